@@ -1,0 +1,44 @@
+# Everything works on a fresh machine: the first target that needs the environment makes it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format ui benchmarks clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/ready  ## run the demo study and make its report (no data, no server needed)
+	$(BIN)/transfusion run configs/demo.yaml
+	$(BIN)/transfusion analyze demo
+
+test: $(VENV)/ready  ## the default tests, under 10 minutes on two cores
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready  ## the long tests (kill -9 in the middle of a study, …)
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready  ## bring the code into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(VENV)/ready  ## browse the records
+	$(BIN)/transfusion ui
+
+benchmarks: $(VENV)/ready  ## orchestration against plain Ray Tune with its MLflow callback
+	$(BIN)/python benchmarks/orchestration.py
+
+clean:  ## remove the environment and what the demo made
+	rm -rf $(VENV) mlruns mlflow.db reports

@@ -1,0 +1,153 @@
+"""How fast trainings get there: steps to a threshold, with the trainings that never reach it censored.
+
+A trial that ends below the threshold is no missing value: it says "more than N steps". Its cell's median
+is therefore a Kaplan–Meier estimate, and the table counts how many trials arrived.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+DEFAULT_SHARE_OF_BEST = 0.99
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The value to reach on one dataset, and where it comes from (for people)."""
+
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When one trial reached the threshold.
+
+    Attributes:
+        step: the first evaluation at or beyond the threshold; the last evaluation if there is none.
+        reached: False for a censored trial.
+    """
+
+    step: int
+    reached: bool
+
+
+def larger_is_better(metric: str) -> bool:
+    """Say which way a metric improves: all of this project but the losses grow."""
+    return not metric.endswith("loss")
+
+
+def arrival(
+    steps: Sequence[int], values: Sequence[float], *, threshold: float, rising: bool = True
+) -> Arrival:
+    """Find the first evaluation that reaches the threshold.
+
+    Args:
+        steps: ascending optimizer steps of the evaluations.
+        values: of the metric; NaN reaches nothing.
+        rising: whether larger values are better.
+
+    Raises:
+        ValueError: there is no evaluation at all.
+    """
+    if len(steps) == 0:
+        raise ValueError("steps to a threshold need at least one evaluation, got none")
+    measured = np.asarray(values, dtype=float)
+    arrived = measured >= threshold if rising else measured <= threshold
+    if arrived.any():
+        return Arrival(int(steps[int(arrived.argmax())]), True)
+    return Arrival(int(steps[-1]), False)
+
+
+def kaplan_meier_median(arrivals: Sequence[Arrival]) -> int | None:
+    """Return the first step by which half of the trials have arrived, or None if that is never seen.
+
+    A trial that arrives at the step at which another is censored is counted before it.
+    """
+    waiting = 1.0
+    for step in sorted({a.step for a in arrivals if a.reached}):
+        at_risk = sum(a.step >= step for a in arrivals)
+        arriving = sum(a.step == step and a.reached for a in arrivals)
+        waiting *= 1 - arriving / at_risk
+        if waiting <= 0.5:
+            return step
+    return None
+
+
+def area_under_learning_curve(steps: Sequence[int], values: Sequence[float]) -> float:
+    """Return the mean of the metric over training, with log(1 + step) as the axis.
+
+    The logarithm gives the early steps, where initializations differ, their weight. The result has the
+    metric's unit. NaN values are left out; fewer than two values give NaN.
+    """
+    axis, measured = np.log1p(np.asarray(steps, dtype=float)), np.asarray(values, dtype=float)
+    kept = ~np.isnan(measured)
+    axis, measured = axis[kept], measured[kept]
+    if axis.size < 2:
+        return float("nan")
+    return float(np.trapezoid(measured, axis) / (axis[-1] - axis[0]))
+
+
+def choose_thresholds(
+    trials: pd.DataFrame,
+    histories: pd.DataFrame,
+    *,
+    metric: str,
+    baseline: str,
+    given: Mapping[str, float],
+) -> dict[str, Threshold]:
+    """Return the threshold of every dataset: the given one, or 99 % of what the baseline reaches.
+
+    Without a baseline trial on a dataset, all its trials stand in for the baseline; the origin says so.
+
+    Args:
+        trials: of `analysis.load.load_trials`.
+        histories: long table with trial_id, metric, step, value.
+        baseline: label or kind of an initialization.
+        given: by dataset label.
+    """
+    rising = larger_is_better(metric)
+    values = histories[histories["metric"] == metric].groupby("trial_id")["value"]
+    best = values.max() if rising else values.min()
+    thresholds = {}
+    for dataset, rows in trials.groupby("dataset"):
+        label = str(dataset)
+        if label in given:
+            thresholds[label] = Threshold(float(given[label]), "given in the study file")
+            continue
+        is_baseline = (rows["init"] == baseline) | (rows["init_kind"] == baseline)
+        chosen, who = (rows[is_baseline], baseline) if is_baseline.any() else (rows, "all cells")
+        mean_best = best.reindex(chosen["trial_id"]).mean()
+        if np.isnan(mean_best):
+            continue
+        share = DEFAULT_SHARE_OF_BEST if rising else 1 / DEFAULT_SHARE_OF_BEST
+        origin = f"{share:.3g} × the mean best {metric} of {who}"
+        thresholds[label] = Threshold(float(share * mean_best), origin)
+    return thresholds
+
+
+def measure_convergence(
+    trials: pd.DataFrame,
+    histories: pd.DataFrame,
+    *,
+    metric: str,
+    thresholds: Mapping[str, Threshold],
+) -> pd.DataFrame:
+    """Return one row per trial with a history: trial_id, threshold, steps, reached, curve_area.
+
+    Only finished trials belong here: a failed one stopped for another reason than its learning.
+    """
+    of_metric = histories[histories["metric"] == metric]
+    rows = []
+    for trial in trials.to_dict("records"):
+        threshold = thresholds.get(trial["dataset"])
+        curve = of_metric[of_metric["trial_id"] == trial["trial_id"]]
+        if threshold is None or curve.empty:
+            continue
+        steps, values = curve["step"].tolist(), curve["value"].tolist()
+        came = arrival(steps, values, threshold=threshold.value, rising=larger_is_better(metric))
+        area = area_under_learning_curve(steps, values)
+        rows.append((trial["trial_id"], threshold.value, came.step, came.reached, area))
+    return pd.DataFrame(rows, columns=["trial_id", "threshold", "steps", "reached", "curve_area"])

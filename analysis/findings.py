@@ -1,0 +1,169 @@
+"""What the numbers say, in sentences that claim no more than they hold."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
+from analysis.statistics import Summary, paired_difference, summarize
+from analysis.tables import (
+    MEASURE_NAMES,
+    METRIC_NAMES,
+    Table,
+    baseline_rows,
+    by_seed,
+    mean_and_sd,
+    signed,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement about one setting.
+
+    Attributes:
+        topic: performance, speed, similarity or change.
+    """
+
+    setting: str
+    topic: str
+    text: str
+
+
+def find(
+    finished: pd.DataFrame, convergence: Table, similarity: pd.DataFrame, *, primary: str, baseline: str
+) -> list[Finding]:
+    """Return the findings of every setting, performance first."""
+    findings = []
+    for setting, rows in finished.groupby("setting", sort=False):
+        name = str(setting)
+        of_setting = similarity[similarity["setting"] == name]
+        texts = {
+            "performance": performance_finding(rows, primary=primary, baseline=baseline),
+            "speed": speed_finding(_of_setting(convergence.data, name), rows, baseline=baseline),
+            "similarity": similarity_finding(of_setting),
+            "change": change_finding(of_setting),
+        }
+        findings += [Finding(name, topic, text) for topic, text in texts.items() if text]
+    return findings
+
+
+def performance_finding(rows: pd.DataFrame, *, primary: str, baseline: str) -> str:
+    """Name the initialization with the best mean and what is known of its lead over the baseline."""
+    metric = METRIC_NAMES[primary]
+    summaries = {str(init): summarize(cell[primary]) for init, cell in rows.groupby("init", sort=False)}
+    summaries = {init: summary for init, summary in summaries.items() if summary.n}
+    if not summaries:
+        return f"No trial has a test {metric}."
+    if len(summaries) == 1:
+        [(init, only)] = summaries.items()
+        return f"Only {init} was trained: test {metric} {_with_seeds(only)}."
+    sign = -1 if primary == "test_loss" else 1
+    ranked = sorted(summaries, key=lambda init: -sign * summaries[init].mean)
+    best = ranked[0]
+    text = f"{best} has the best mean test {metric}: {_with_seeds(summaries[best])}."
+    base = baseline_rows(rows, baseline)
+    if base.empty:
+        return text + f" There is no {baseline} to compare with."
+    base_name = str(base["init"].iloc[0])
+    other = ranked[1] if best == base_name else best
+    difference = paired_difference(
+        by_seed(rows[rows["init"] == other], primary), by_seed(base[base["init"] == base_name], primary)
+    )
+    lead = f" The runner-up, {other}," if best == base_name else " It"
+    return text + lead + " " + _difference_text(difference, base_name)
+
+
+def speed_finding(cells: pd.DataFrame, rows: pd.DataFrame, *, baseline: str) -> str:
+    """Name the initialization that reaches the threshold first, and the baseline's time."""
+    if cells.empty:
+        return ""
+    metric, threshold = cells["metric"].iloc[0], cells["threshold"].iloc[0]
+    goal = f"{metric} {'≤' if metric.endswith('loss') else '≥'} {threshold:.4f}"
+    arrived = cells[cells["median_steps"].notna()]
+    if arrived.empty:
+        return f"In no cell did half of the seeds reach {goal}."
+    fastest = arrived[arrived["median_steps"] == arrived["median_steps"].min()]
+    text = f"{goal} is first reached by {_listed(fastest['init'])}, {_time_text(fastest.iloc[0])}"
+    base = baseline_rows(rows, baseline)
+    base_cells = cells[cells["init"].isin(set(base["init"]))]
+    if base_cells.empty or set(base_cells["init"]) & set(fastest["init"]):
+        return text + "."
+    return text + f"; {base_cells['init'].iloc[0]} {_time_text(base_cells.iloc[0], is_other=True)}."
+
+
+def similarity_finding(rows: pd.DataFrame, measure: str = "svcca") -> str:
+    """Compare pretrained–random with random–random pairs over the top two stages."""
+    chosen = rows[(rows["measure"] == measure) & (rows["stage"] == TOP_TWO) & rows["value"].notna()]
+    mixed = chosen[chosen["kind"] == PRETRAINED_RANDOM]["value"]
+    same = chosen[chosen["kind"] == RANDOM_RANDOM]["value"]
+    if mixed.empty or same.empty:
+        return ""
+    if mixed.max() < same.min():
+        verdict = "lower than any random pair's: pretrained networks end elsewhere than random ones"
+    elif mixed.min() > same.max():
+        verdict = "higher than any random pair's: pretrained networks are no further away than random ones"
+    else:
+        verdict = "within what the pairs of random networks show: no difference is visible"
+    count = f"{len(mixed)} and {len(same)} pairs" if len(mixed) + len(same) > 2 else "one pair each"
+    return (
+        f"Over the top two stages, {MEASURE_NAMES[measure]} of a pretrained with a random network is "
+        f"{mixed.mean():.2f}, of two random networks {same.mean():.2f} (noise floor "
+        f"{chosen['noise_floor'].mean():.2f}; {count}), {verdict if len(mixed) + len(same) > 2 else 'too few to tell'}."
+    )
+
+
+def change_finding(rows: pd.DataFrame, measure: str = "svcca") -> str:
+    """Say which stage training changed least and most, per initialization at the two ends."""
+    chosen = rows[
+        (rows["kind"] == BEFORE_AFTER)
+        & (rows["measure"] == measure)
+        & ~rows["stage"].isin([TOP_TWO, "head"])
+        & rows["value"].notna()
+    ]
+    parts = []
+    for init in [init for init in ("random", "pretrained") if init in set(chosen["init_x"])]:
+        means = chosen[chosen["init_x"] == init].groupby("stage", sort=False)["value"].mean()
+        least, most = str(means.idxmax()), str(means.idxmin())
+        parts.append(
+            f"from {init} weights {least} the least ({means[least]:.2f}) and {most} the most "
+            f"({means[most]:.2f})"
+        )
+    if not parts:
+        return ""
+    return f"Training changes, by {MEASURE_NAMES[measure]} with the start, {'; '.join(parts)}."
+
+
+def _with_seeds(summary: Summary) -> str:
+    return f"{mean_and_sd(summary)} ({summary.n} seed{'s' if summary.n != 1 else ''})"
+
+
+def _difference_text(difference: Summary, baseline: str) -> str:
+    if difference.n == 0:
+        return f"shares no seed with {baseline}, so no paired difference can be given."
+    amount = f"differs from {baseline} by {signed(difference.mean)}"
+    if difference.n == 1:
+        return f"{amount} in one seed; one seed tells nothing about the spread."
+    interval = (
+        f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {difference.n} paired seeds"
+    )
+    if difference.low <= 0 <= difference.high:
+        return f"{amount} ({interval}): the interval includes no difference at all."
+    return f"{amount} ({interval}): the interval excludes zero."
+
+
+def _time_text(cell: pd.Series, *, is_other: bool = False) -> str:
+    reached = f"{cell['n_reached']} of {cell['n_trials']} seeds"
+    if pd.isna(cell["median_steps"]):
+        return f"does not in half of its seeds ({reached})"
+    verb = "takes " if is_other else "after "
+    return f"{verb}{int(cell['median_steps']):,} steps (median; {reached})"
+
+
+def _listed(names: Iterable[object]) -> str:
+    return " and ".join(map(str, names))
+
+
+def _of_setting(data: pd.DataFrame, setting: str) -> pd.DataFrame:
+    return data[data["setting"] == setting] if "setting" in data else data

@@ -1,0 +1,170 @@
+"""From the records of a study to plain tables.
+
+A *setting* is everything a trial states but its initialization and its seed, usually an architecture on
+a dataset. Initializations are compared within a setting; a cell is one initialization of one setting.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from trainables.architectures.catalog import find_architecture
+from trainables.spec import InitSpec, TrialSpec, flatten, trial_id
+
+if TYPE_CHECKING:
+    from trainables.record import RecordReader, TrialRecord
+
+HISTORY_METRICS = ("val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_loss", "train_loss")
+
+TRIAL_COLUMNS = (
+    "trial_id", "cell_id", "label", "setting", "architecture", "dataset", "init", "init_kind", "depth",
+    "n_stages", "rest", "source", "seed", "status", "cause", "is_source", "seconds",
+)  # fmt: skip
+
+_KIND_ORDER = {"random": 0, "mean_var": 1, "transfusion": 2, "pretrained": 3}
+
+
+@dataclass(frozen=True)
+class StudyTrials:
+    """The trials of a study.
+
+    Attributes:
+        table: one row per trial with TRIAL_COLUMNS and one column per scalar metric. `depth` is the number
+            of stages with pretrained weights (0 for random, all for pretrained, NaN for mean_var).
+            `is_source` marks trials that only serve as a pretraining.
+        records: by trial_id.
+    """
+
+    table: pd.DataFrame
+    records: Mapping[str, "TrialRecord"]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The rows that tables and figures are made of: finished, and asked for by the study itself."""
+        return self.table[(self.table["status"] == "finished") & ~self.table["is_source"]]
+
+    @property
+    def inits(self) -> tuple[str, ...]:
+        """The initializations of the finished trials, from random over transfusions to pretrained."""
+        return tuple(_ordered(self.finished.drop_duplicates("init"), by=())["init"])
+
+
+def load_trials(reader: "RecordReader", study: str) -> StudyTrials:
+    """Read every trial of a study; settings and cells get labels that tell them apart."""
+    records = {record.trial_id: record for record in reader.trials(study)}
+    specs = {key: record.spec for key, record in records.items()}
+    settings = _labels(
+        {key: f"{spec.architecture.name} · {spec.dataset.label}" for key, spec in specs.items()},
+        {key: _without(flatten(spec), "init", "seed") for key, spec in specs.items()},
+    )
+    # Within a setting two initializations of one name differ in their source.
+    named = _labels(
+        {key: (settings[key], spec.init_label) for key, spec in specs.items()},
+        {key: _only(flatten(spec), "init") for key, spec in specs.items()},
+    )
+    inits = {key: label[len(settings[key]) + 3 :] for key, label in named.items()}
+    sources = _source_only(specs, settings)
+    rows = [
+        _row(record, settings[key], inits[key], is_source=key in sources) for key, record in records.items()
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else list(TRIAL_COLUMNS))
+    table["is_source"] = table["is_source"].astype(bool)
+    return StudyTrials(_ordered(table), records)
+
+
+def load_histories(
+    reader: "RecordReader", records: Iterable["TrialRecord"], metrics: Sequence[str] = HISTORY_METRICS
+) -> pd.DataFrame:
+    """Return the metrics over training, long: trial_id, metric, step, value."""
+    columns = ["trial_id", "metric", "step", "value"]
+    parts = [
+        reader.history(record, metric).assign(trial_id=record.trial_id, metric=metric)[columns]
+        for record in records
+        for metric in metrics
+    ]
+    parts = [part for part in parts if not part.empty]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> dict[str, Any]:
+    spec = record.spec
+    n_stages = len(find_architecture(spec.architecture.name).backbone)
+    return {
+        "trial_id": record.trial_id,
+        "cell_id": record.cell_id,
+        "label": spec.label,
+        "setting": setting,
+        "architecture": spec.architecture.name,
+        "dataset": spec.dataset.label,
+        "init": init,
+        "init_kind": spec.init.kind,
+        "depth": _depth(spec.init, n_stages),
+        "n_stages": n_stages,
+        "rest": spec.init.rest or "random",
+        "source": spec.init.source.label if spec.init.source else "",
+        "seed": spec.seed,
+        "status": record.status,
+        "cause": record.cause or "",
+        "is_source": is_source,
+        "seconds": record.seconds,
+        **record.metrics,
+    }
+
+
+def _depth(init: InitSpec, n_stages: int) -> float:
+    fixed = {"random": 0.0, "pretrained": float(n_stages), "mean_var": float("nan")}
+    return fixed[init.kind] if init.kind in fixed else float(init.depth or 0)
+
+
+def _source_only(specs: Mapping[str, TrialSpec], settings: Mapping[str, str]) -> set[str]:
+    """Return the trials that serve as a source, in settings where no other trial was asked for."""
+    parents = {trial_id(s.init.source.trial) for s in specs.values() if s.init.source and s.init.source.trial}
+    asked_for = {settings[key] for key in specs if key not in parents}
+    return {key for key in specs if key in parents and settings[key] not in asked_for}
+
+
+def _labels(
+    names: Mapping[str, str | tuple[str, str]], contents: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Give equal contents equal labels and different contents different ones.
+
+    Contents that share a name get the fields in which they differ: `resnet18 · digits (lr=0.1)`.
+    """
+    by_name: dict[str | tuple[str, str], dict[tuple[Any, ...], Mapping[str, Any]]] = {}
+    for key, content in contents.items():
+        by_name.setdefault(names[key], {})[tuple(sorted(content.items()))] = content
+    labels = {}
+    for key, content in contents.items():
+        name, rivals = names[key], list(by_name[names[key]].values())
+        text = name if isinstance(name, str) else " · ".join(name)
+        fields = sorted({field for rival in rivals for field in rival})
+        differing = [f for f in fields if len({rival.get(f) for rival in rivals}) > 1]
+        telling = [f for f in differing if not f.endswith("trial_id")] or differing
+        # A label must stay unambiguous even where the readable fields agree on two rivals.
+        if len({tuple(rival.get(f) for f in telling) for rival in rivals}) < len(rivals):
+            telling = differing
+        shown = ", ".join(f"{_short(f)}={content.get(f, 'none')}" for f in telling)
+        labels[key] = f"{text} ({shown})" if shown else text
+    return labels
+
+
+def _short(field: str) -> str:
+    """`training.optimizer.lr` is known as `lr`, `init.source.name` as `source`."""
+    return field.removesuffix(".name").rsplit(".", 1)[-1]
+
+
+def _without(flat: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key.split(".")[0] not in prefixes}
+
+
+def _only(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if key.split(".")[0] == prefix}
+
+
+def _ordered(table: pd.DataFrame, *, by: Sequence[str] = ("setting",)) -> pd.DataFrame:
+    """Sort by some columns, then from random over deeper transfusions to pretrained, then by seed."""
+    order = table.assign(_kind=table["init_kind"].map(_KIND_ORDER))
+    order = order.sort_values([*by, "_kind", "depth", "init", "seed"], kind="stable")
+    return order.drop(columns="_kind").reset_index(drop=True)

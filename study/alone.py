@@ -1,0 +1,44 @@
+"""One trial with its lineage in this process, without Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from trainables.record import Store
+from trainables.spec import RunOptions, TrialSpec, resolve, trial_id
+from trainables.trial import Progress, run_trial
+
+
+def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | None) -> bool:
+    """Train a trial after the pretrainings it starts from, printing a line per evaluation.
+
+    Returns:
+        True if the trial, or one that it starts from, failed.
+    """
+    for step in lineage(resolve(spec, data_root)):
+        click.echo(f"{step.label}  ({trial_id(step)})")
+        for progress in run_trial(step, store=store, options=RunOptions(threads=threads), data_root=data_root):
+            _echo(progress)
+            if progress.status == "failed":
+                return True
+    return False
+
+
+def lineage(spec: TrialSpec) -> Iterator[TrialSpec]:
+    """Yield the trials that lead to a resolved spec, the oldest first, itself last."""
+    source = spec.init.source
+    if source is not None and source.trial is not None:
+        yield from lineage(source.trial)
+    yield spec
+
+
+def _echo(progress: Progress) -> None:
+    if progress.status == "failed":
+        click.echo(f"  failed: {progress.cause}", err=True)
+    elif progress.status == "reused":
+        click.echo("  already finished")
+    elif progress.metrics:
+        shown = ("val_auroc", "val_loss", "train_loss", "test_auroc", "test_accuracy")
+        scores = "  ".join(f"{name} {progress.metrics[name]:.3f}" for name in shown if name in progress.metrics)
+        click.echo(f"  step {progress.step}/{progress.total_steps}  {scores}")

@@ -1,0 +1,139 @@
+"""What a grid varies: axes, their values, and how a person names both."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from trainables.errors import suggestion
+from trainables.validation import FieldPath, Problem, dotted
+
+DEPTH = "transfusion_depth"
+EVERY = "every"
+ROOTS = ("architecture", "init", "dataset", "training", "source")
+# What a shorthand stands for: `resnet18` is `{name: resnet18}`.
+SHORTHAND = {"architecture": "name", "init": "kind", "dataset": "from"}
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of an axis.
+
+    Attributes:
+        raw: as it was written.
+        path: where it was written.
+    """
+
+    raw: Any
+    path: FieldPath
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Equal for equal values; `1` and `1.0` are, `1` and `true` are not."""
+        return _key(self.raw)
+
+    @cached_property
+    def label(self) -> Scalar:
+        """The value in one word or a few, for tables."""
+        return label(self.raw)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing the grid varies.
+
+    Attributes:
+        name: `architecture`, `init`, `dataset`, `source`, `transfusion_depth`, or a dotted field.
+        values: all different; none for a depth axis with `every`, which each architecture fills.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    path: FieldPath
+
+    @property
+    def is_every_depth(self) -> bool:
+        return self.name == DEPTH and not self.values
+
+
+Assignment: TypeAlias = Mapping[str, Value]
+
+
+def field_of(axis: str) -> tuple[str, ...]:
+    """Return the field that an axis sets."""
+    return ("init", "depth") if axis == DEPTH else tuple(axis.split("."))
+
+
+def read_axis(name: str, written: Any, path: FieldPath, problems: list[Problem]) -> Axis | None:
+    """Read one axis and its values, or add what is wrong with it and return None."""
+    wrong = _wrong_name(name, dotted(path))
+    if wrong is None and name == DEPTH and written == EVERY and path[0] == "grid":
+        return Axis(name, (), path)
+    if wrong is None and not (isinstance(written, list) and written):
+        wrong = f"{dotted(path)} must be a list of values with at least one, got {written!r}"
+        if isinstance(written, (str, int, float)):
+            wrong += f"; write [{written}]"
+    if wrong is not None:
+        problems.append(Problem(path, wrong))
+        return None
+    values = tuple(Value(raw, (*path, index)) for index, raw in enumerate(written))
+    _check_values(name, values, problems)
+    return Axis(name, values, path)
+
+
+def _wrong_name(name: str, where: str) -> str | None:
+    if name == "seed":
+        return f"{where}: the seeds of a study are listed in its section seeds, not on an axis"
+    if name in ("init.source", "init.depth") or name.startswith("init.source."):
+        meant = DEPTH if name == "init.depth" else name.removeprefix("init.")
+        return f"{where} must be written {meant}"
+    if name != DEPTH and name.split(".")[0] not in ROOTS:
+        known = (*ROOTS, DEPTH)
+        likely = suggestion(name.split(".")[0], known)
+        return f"{where} is no axis{likely} (axes: {', '.join(known)}, or a field: training.batch_size)"
+    return None
+
+
+def _check_values(name: str, values: tuple[Value, ...], problems: list[Problem]) -> None:
+    seen: dict[Hashable, Value] = {}
+    for value in values:
+        if value.key in seen:
+            problems.append(Problem(value.path, f"{dotted(value.path)} repeats {seen[value.key].label!r}"))
+        seen.setdefault(value.key, value)
+        is_number = isinstance(value.raw, int) and not isinstance(value.raw, bool) and value.raw >= 0
+        if name == DEPTH and not is_number and not isinstance(value.raw, str):
+            message = f"{dotted(value.path)} must be a number of stages, a stage or 'all', got {value.raw!r}"
+            problems.append(Problem(value.path, message))
+
+
+def matches(value: Value, wanted: Any) -> bool:
+    """Say whether a person names this value: in full, by its label, or a mapping by its kind or name."""
+    if _key(wanted) in (value.key, _key(value.label)):
+        return True
+    return isinstance(wanted, str) and isinstance(value.raw, dict) and wanted in _names(value.raw)
+
+
+def label(raw: Any) -> Scalar:
+    """Write a value in one word or a few: `adam lr=0.001` for `{kind: adam, lr: 0.001}`."""
+    if isinstance(raw, dict):
+        names = _names(raw)
+        rest = [f"{key}={label(value)}" for key, value in raw.items() if value not in names]
+        return " ".join([*names, *rest])
+    if isinstance(raw, (list, tuple)):
+        return ", ".join(str(label(item)) for item in raw)
+    return raw
+
+
+def _names(raw: Mapping[str, Any]) -> list[str]:
+    named = (raw.get(key) for key in ("kind", "name", "from", "weights", "file"))
+    return [name for name in named if isinstance(name, str)]
+
+
+def _key(raw: Any) -> Hashable:
+    if isinstance(raw, dict):
+        return ("mapping", frozenset((key, _key(value)) for key, value in raw.items()))
+    if isinstance(raw, (list, tuple)):
+        return ("list", tuple(_key(item) for item in raw))
+    return (isinstance(raw, bool), raw)

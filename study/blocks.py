@@ -1,0 +1,310 @@
+"""The trial of one combination: what the file says, and over it what the axes set.
+
+Combinations share their blocks (architecture, init, dataset, training, source), so each distinct block is
+validated once, whatever the size of the grid.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from study.axes import DEPTH, SHORTHAND, Assignment, field_of
+from study.sections import PretrainingSection, Study, WeightsSection
+from trainables.architectures.catalog import find_architecture
+from trainables.errors import SpecError, unknown_choice
+from trainables.fields import SpecModel
+from trainables.spec import (
+    ArchitectureSpec,
+    DatasetSpec,
+    InitSpec,
+    SourceSpec,
+    TrainingSpec,
+    TrialSpec,
+    resolve,
+)
+from trainables.validation import FieldPath, Problem, describe, dotted
+
+_Model = TypeVar("_Model", bound=SpecModel)
+_DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
+# Stands in while an init is checked on its own; never part of a trial.
+_ANY_SOURCE = SourceSpec(weights="any")
+
+
+class Blocks:
+    """Builds trials, and collects what is wrong with them.
+
+    Args:
+        digest: gives the SHA-256 of a weight file below the data root.
+
+    Attributes:
+        problems: each with the path of the value in the file.
+    """
+
+    def __init__(self, study: Study, *, digest: Callable[[str], str]) -> None:
+        self.problems: dict[tuple[FieldPath, str], Problem] = {}
+        self._study = study
+        self._digest = digest
+        self._built: dict[Hashable, Any] = {}
+
+    def trial(self, assignment: Assignment) -> TrialSpec | None:
+        """Return the resolved trial of a combination, with seed 0, or None if something is wrong with it."""
+        # All blocks are built before any is missed: all mistakes are reported at once.
+        architecture = self._once("architecture", assignment, self._architecture)
+        init = self._once("init", assignment, self._init)
+        dataset = self._once("dataset", assignment, self._dataset)
+        training = self._once("training", assignment, self._training)
+        if init is not None and init.kind != "random":
+            source = self._once("source", assignment, self._source, "architecture")
+            init = init.model_copy(update={"source": source}) if source is not None else None
+        if architecture is None or init is None or dataset is None or training is None:
+            return None
+        try:
+            return resolve(TrialSpec(architecture=architecture, init=init, dataset=dataset, training=training))
+        except SpecError as error:
+            self._add_spec_error(error, assignment)
+            return None
+
+    def architecture(self, assignment: Assignment) -> str | None:
+        """Return the name of the combination's architecture, or None if it has no valid one."""
+        architecture = self._once("architecture", assignment, self._architecture)
+        return architecture.name if architecture is not None else None
+
+    def is_transfusion(self, assignment: Assignment) -> bool:
+        """Say whether a combination's initialization has a depth."""
+        return _mapping(self._raw("init", assignment), "init").get("kind") == "transfusion"
+
+    def _once(self, root: str, assignment: Assignment, build: Callable[[Assignment], Any], *more: str) -> Any:
+        key = (root, *((n, v.key) for n, v in assignment.items() if field_of(n)[0] in (root, *more)))
+        if key not in self._built:
+            self._built[key] = build(assignment)
+        return self._built[key]
+
+    def _raw(self, root: str, assignment: Assignment) -> Any:
+        """Return what the file says of a block, with what the axes set; outer fields are set first."""
+        raw = self._study.source if root == "source" else self._study.trial.get(root)
+        names = [name for name in assignment if field_of(name)[0] == root]
+        for name in sorted(names, key=lambda name: len(field_of(name))):
+            raw = _with(raw, field_of(name), assignment[name].raw)
+        return raw
+
+    def _required(self, root: str, assignment: Assignment) -> Any:
+        raw = self._raw(root, assignment)
+        if raw is None:
+            self._add((root,), f"{root} is required; give it in trial, or make it an axis of the grid", assignment)
+        return raw
+
+    def _architecture(self, assignment: Assignment) -> ArchitectureSpec | None:
+        raw = self._required("architecture", assignment)
+        if raw is None:
+            return None
+        content = {"name": raw} if isinstance(raw, str) else raw
+        architecture = self._validated(ArchitectureSpec, content, ("architecture",), assignment)
+        try:
+            find_architecture(architecture.name if architecture else "cbr_tiny")
+        except SpecError as error:
+            self._add_spec_error(error, assignment)
+            return None
+        return architecture
+
+    def _init(self, assignment: Assignment) -> InitSpec | None:
+        raw = self._raw("init", assignment)
+        content = _mapping(raw, "init") if raw is None or isinstance(raw, str) else raw
+        if isinstance(content, dict) and "source" in content:
+            self._add(("init", "source"), "init.source is given in the section source of the file", assignment)
+            return None
+        if not isinstance(content, dict) or content.get("kind", "random") == "random":
+            return self._validated(InitSpec, content, ("init",), assignment)
+        init = self._validated(InitSpec, {**content, "source": _ANY_SOURCE}, ("init",), assignment)
+        if init is not None and self._raw("source", assignment) is None:
+            message = f"init: {init.kind} needs a source of pretrained weights; add a section source to the file"
+            self._add(("init",), message, assignment)
+            return None
+        return init
+
+    def _dataset(self, assignment: Assignment) -> DatasetSpec | None:
+        raw = self._required("dataset", assignment)
+        return None if raw is None else self._referenced(raw, ("dataset",), assignment)
+
+    def _referenced(self, raw: Any, path: FieldPath, assignment: Assignment) -> DatasetSpec | None:
+        try:
+            content = dataset_content(raw, self._study.datasets, dotted(path))
+        except SpecError as error:
+            self._add(path, str(error), assignment)
+            return None
+        return None if content is None else self._validated(DatasetSpec, content, path, assignment)
+
+    def _training(self, assignment: Assignment) -> TrainingSpec | None:
+        raw = self._required("training", assignment)
+        return None if raw is None else self._validated(TrainingSpec, raw, ("training",), assignment)
+
+    def _source(self, assignment: Assignment) -> SourceSpec | None:
+        return self._source_of(self._raw("source", assignment), ("source",), assignment)
+
+    def _source_of(self, raw: Any, path: FieldPath, assignment: Assignment) -> SourceSpec | None:
+        kinds = [kind for kind in ("weights", "file", "dataset") if isinstance(raw, dict) and kind in raw]
+        if isinstance(raw, dict) and len(kinds) != 1:
+            came = " and ".join(kinds) or "none of them"
+            message = "must have exactly one of weights, file and dataset (a pretraining), got"
+            self._add(path, f"{dotted(path)} {message} {came}", assignment)
+            return None
+        if kinds == ["dataset"]:
+            return self._pretraining(raw, path, assignment)
+        section = self._validated(WeightsSection, raw, path, assignment)
+        if section is None:
+            return None
+        content = section.model_dump()
+        if section.file is not None and section.sha256 is None:
+            content["sha256"] = self._digest(section.file)
+        return self._validated(SourceSpec, content, path, assignment)
+
+    def _pretraining(self, raw: Any, path: FieldPath, assignment: Assignment) -> SourceSpec | None:
+        section = self._validated(PretrainingSection, raw, path, assignment)
+        architecture = self._once("architecture", assignment, self._architecture)
+        if section is None:
+            return None
+        dataset = self._referenced(section.dataset, (*path, "dataset"), assignment)
+        training = self._pretraining_training(section.training, (*path, "training"), assignment)
+        init = self._pretraining_init(section, path, assignment)
+        if architecture is None or dataset is None or training is None or init is None:
+            return None
+        trial = TrialSpec(
+            architecture=architecture, init=init, dataset=dataset, training=training, seed=section.seed
+        )
+        try:
+            return SourceSpec(trial=resolve(trial), checkpoint=section.checkpoint)
+        except SpecError as error:
+            self._add_spec_error(error, assignment, within=path)
+            return None
+
+    def _pretraining_training(
+        self, changes: Mapping[str, Any], path: FieldPath, assignment: Assignment
+    ) -> TrainingSpec | None:
+        """Return the base trial's training with changes; the axes do not reach it, so trials share a source."""
+        base = self._study.trial.get("training")
+        content = merged_training(base if isinstance(base, dict) else {}, changes)
+        try:
+            return TrainingSpec.model_validate(content)
+        except ValidationError as error:
+            for problem in describe(error, TrainingSpec):
+                is_of_base = problem.path and not _holds(changes, problem.path) and _holds(base, problem.path)
+                prefix = ("training",) if is_of_base else path
+                message = problem.message.replace("a trial", dotted(prefix), 1)
+                self._add((*prefix, *problem.path), f"{dotted(prefix)}.{message}", assignment)
+            return None
+
+    def _pretraining_init(
+        self, section: PretrainingSection, path: FieldPath, assignment: Assignment
+    ) -> InitSpec | None:
+        at = (*path, "init")
+        content = _mapping(section.init or ("pretrained" if section.source else "random"), "init")
+        if content.get("kind", "random") == "random":
+            return self._validated(InitSpec, content, at, assignment)
+        init = self._validated(InitSpec, {**content, "source": _ANY_SOURCE}, at, assignment)
+        if init is None:
+            return None
+        if section.source is None:
+            self._add(at, f"{dotted(at)}: {init.kind} needs a source inside the section source", assignment)
+            return None
+        source = self._source_of(section.source, (*path, "source"), assignment)
+        return None if source is None else init.model_copy(update={"source": source})
+
+    def _validated(
+        self, model: type[_Model], content: Any, path: FieldPath, assignment: Assignment
+    ) -> _Model | None:
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            for problem in describe(error, model, prefix=path):
+                self._add(problem.path, problem.message, assignment)
+            return None
+
+    def _add_spec_error(self, error: SpecError, assignment: Assignment, *, within: FieldPath = ()) -> None:
+        """Add a mistake that only the whole trial shows; its message starts with the field."""
+        message = str(error)
+        for source in ("init.source.trial.", "init.source."):
+            while message.startswith(source):
+                message, within = message.removeprefix(source), (*within, "source")
+        field = re.match(r"[\w.]+", message)
+        path = (*within, *(field[0].rstrip(".").split(".") if field else ()))
+        if path == ("init", "depth") and DEPTH in assignment:
+            message = message.replace("init.depth", DEPTH, 1)
+        self._add(path, f"{dotted(within)}.{message}" if within else message, assignment)
+
+    def _add(self, path: FieldPath, message: str, assignment: Assignment) -> None:
+        at = self._written_at(path, assignment)
+        self.problems.setdefault((at, message), Problem(at, message))
+
+    def _written_at(self, path: FieldPath, assignment: Assignment) -> FieldPath:
+        """Return where in the file a field got its value: on an axis, or in a section."""
+        setters = [name for name in assignment if field_of(name) == path[: len(field_of(name))]]
+        if setters:
+            innermost = max(setters, key=lambda name: len(field_of(name)))
+            return (*assignment[innermost].path, *path[len(field_of(innermost)) :])
+        return path if path[:1] == ("source",) else ("trial", *path)
+
+
+def dataset_content(
+    raw: Any, named: Mapping[str, DatasetSpec | None], where: str
+) -> dict[str, Any] | None:
+    """Return the fields of a dataset: a name, a name with overrides (`{from: cifar10, size_px: 32}`), or all.
+
+    Returns:
+        None if the name is known but stands for a dataset that is itself mistaken.
+
+    Raises:
+        SpecError: the name is unknown, or there is neither a name nor a mapping.
+    """
+    from trainables.datasets.catalog import DATASETS
+
+    if not isinstance(raw, (str, dict)):
+        raise SpecError(f"{where} must be the name of a dataset or a mapping, got {raw!r}")
+    content = _mapping(raw, "dataset")
+    if "from" not in content:
+        return content
+    known: dict[str, Any] = {**DATASETS, **named}
+    name = content.pop("from")
+    if name not in known:
+        raise SpecError(unknown_choice(where, name, known))
+    base = known[name]
+    if base is None:
+        return None
+    return {**(base.model_dump() if isinstance(base, DatasetSpec) else base), **content}
+
+
+def merged_training(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay changes over a training: field by field, but another kind of optimizer or schedule as a whole."""
+    merged = {**base}
+    if ("steps" in changes) != ("epochs" in changes):  # the length is one thing with two names
+        merged.pop("steps" if "epochs" in changes else "epochs", None)
+    for name, value in changes.items():
+        default = _DEFAULT_KINDS.get(name)
+        before, after = (_mapping(each, name) for each in (merged.get(name), value))
+        is_same_kind = default is None or before.get("kind", default) == after.get("kind", default)
+        both = isinstance(value, (dict, str)) and isinstance(merged.get(name), (dict, str))
+        merged[name] = {**before, **after} if both and is_same_kind and after else value
+    return merged
+
+
+def _with(raw: Any, field: tuple[str, ...], value: Any) -> Any:
+    """Return a copy of the block `field[0]` in which the inner field is set."""
+    if len(field) == 1:
+        return value
+    content = _mapping(raw, field[0])
+    return {**content, field[1]: _with(content.get(field[1]), field[1:], value)}
+
+
+def _mapping(raw: Any, field: str) -> dict[str, Any]:
+    """Write a shorthand out: `resnet18` is `{name: resnet18}`; what is no mapping has nothing to keep."""
+    if isinstance(raw, str):
+        return {SHORTHAND.get(field, "kind"): raw}
+    return dict(raw) if isinstance(raw, dict) else {}
+
+
+def _holds(content: Any, path: FieldPath) -> bool:
+    for part in path:
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True

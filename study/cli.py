@@ -1,0 +1,171 @@
+"""The command line: `transfusion plan | run | resume | status | analyze | trial | ui`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainables.errors import StudyFileError, UserError
+
+EXIT_MISTAKE = 2
+EXIT_FAILED_TRIALS = 3
+EXIT_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Turns a person's mistake into its message and exit code 2; a bug keeps its traceback and exits 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}" if not isinstance(error, StudyFileError) else str(error), err=True)
+            sys.exit(EXIT_MISTAKE)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="transfusion-study")
+def main() -> None:
+    """Find out whether, and why, transfer learning helps: run a study, browse it in MLflow, analyze it.
+
+    Trials are recorded at MLFLOW_TRACKING_URI (default: mlflow.db here). Images are looked up below
+    TRANSFUSION_DATA. With RAY_ADDRESS set, trials run on that cluster.
+    """
+
+
+@main.command()
+@click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, for scripts.")
+def plan(study_file: Path, as_json: bool) -> None:
+    """Show which trials STUDY_FILE needs, and which exist already."""
+    import json
+
+    from study.config import load_study
+    from study.plan import make_plan, plan_rows
+    from study.screens import print_plan
+    from trainables.record import RecordReader
+
+    made = make_plan(load_study(study_file), RecordReader().trials())
+    if as_json:
+        click.echo(json.dumps(plan_rows(made), indent=2, ensure_ascii=False))
+    else:
+        print_plan(made)
+
+
+@main.command()
+@click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are.")
+def run(study_file: Path, keep_failed: bool) -> None:
+    """Run what STUDY_FILE still needs. Running it again continues it; nothing finished is redone."""
+    from study.config import load_study
+
+    _run(load_study(study_file), keep_failed=keep_failed)
+
+
+@main.command()
+@click.argument("study")
+@click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are.")
+def resume(study: str, keep_failed: bool) -> None:
+    """Continue STUDY from its name: its file is in MLflow."""
+    from trainables.record import open_store
+
+    _run(_stored_study(open_store(), study), keep_failed=keep_failed)
+
+
+@main.command()
+@click.argument("study")
+def status(study: str) -> None:
+    """Show where STUDY stands."""
+    from study.plan import make_plan
+    from study.screens import print_status
+    from trainables.record import RecordReader, open_store
+
+    store = open_store()
+    print_status(make_plan(_stored_study(store, study), RecordReader(store).trials()))
+
+
+@main.command()
+@click.argument("study")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: reports/STUDY.")
+def analyze(study: str, output: Path | None) -> None:
+    """Make the tables, figures and the report of STUDY from MLflow alone."""
+    from analysis.pipeline import analyze as make_report
+    from study.plan import make_plan, plan_rows
+    from study.progress import bar
+    from study.tracking import find_study_run
+    from trainables.record import RecordReader, open_store
+
+    store = open_store()
+    stored = _stored_study(store, study)
+    reader = RecordReader(store)
+    folder = output or Path("reports") / study
+    with bar("analyze") as progress:
+        report = make_report(
+            reader,
+            study=study,
+            question=stored.question,
+            study_file=stored.text,
+            planned=plan_rows(make_plan(stored, reader.trials())),
+            data_root=_data_root(),
+            output=folder,
+            progress=progress,
+            **stored.analysis.model_dump(),
+        )
+    find_study_run(store, study).log_analysis(folder)
+    click.echo(f"report: {report.resolve()}")
+
+
+@main.command()
+@click.argument("spec_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--threads", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True)
+def trial(spec_file: Path, threads: int) -> None:
+    """Train the one trial described in SPEC_FILE, without Ray; its pretraining first, if it needs one."""
+    from study.alone import run_alone
+    from study.config import load_trial
+    from trainables.record import open_store
+
+    failed = run_alone(load_trial(spec_file), store=open_store(), threads=threads, data_root=_data_root())
+    sys.exit(EXIT_FAILED_TRIALS if failed else 0)
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True)
+def ui(port: int) -> None:
+    """Browse studies and trials in MLflow's UI, on this machine only."""
+    from trainables.record import names, open_store
+
+    store = open_store()
+    if store.uri.startswith("http"):
+        click.echo(f"{store.display_uri}/#/experiments/{store.experiment_id}/runs")
+        return
+    click.echo(f"http://127.0.0.1:{port}/#/experiments/{store.experiment_id}/runs  (experiment {names.EXPERIMENT}; Ctrl-C ends)")
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    arguments = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])
+
+
+def _run(study: Any, *, keep_failed: bool) -> None:
+    from study.progress import StudyDisplay
+    from study.runner import run_study
+    from study.screens import print_outcome
+    from trainables.record import open_store
+
+    outcome = run_study(study, store=open_store(), display=StudyDisplay(), keep_failed=keep_failed)
+    print_outcome(study.name, outcome)
+    if outcome.was_interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(0 if outcome.is_complete else EXIT_FAILED_TRIALS)
+
+
+def _stored_study(store: Any, name: str) -> Any:
+    from study.config import parse_study
+    from study.tracking import find_study_run
+
+    return parse_study(find_study_run(store, name).read_study_file(), path=f"study {name} in MLflow")
+
+
+def _data_root() -> Path | None:
+    root = os.environ.get("TRANSFUSION_DATA")
+    return Path(root) if root else None

@@ -1,0 +1,119 @@
+"""A study as a DAG of trials, each with what MLflow knows of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from study.config import Study
+from study.grid import Excluded, PlannedTrial, expand
+from trainables.record import TrialRecord
+
+
+class State(StrEnum):
+    """What will happen to a trial when the study is run."""
+
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    TO_RUN = "to run"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """One trial of a plan.
+
+    Attributes:
+        record: what MLflow holds of it, or None.
+        reason: in words: why it failed, where it continues, what it waits for, who else ran it.
+    """
+
+    trial: PlannedTrial
+    state: State
+    record: TrialRecord | None
+    reason: str
+
+    @property
+    def trial_id(self) -> str:
+        return self.trial.trial_id
+
+    @property
+    def label(self) -> str:
+        return self.trial.spec.label
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a study, parents before children.
+
+    Attributes:
+        excluded: combinations the study file drops, with its reasons.
+        n_merged: combinations that are the same training as another and are trained once.
+    """
+
+    study: str
+    entries: tuple[PlanEntry, ...]
+    excluded: tuple[Excluded, ...]
+    n_merged: int
+
+    def counts(self) -> dict[State, int]:
+        """Return how many trials are in each state; states without trials are left out."""
+        found = Counter(entry.state for entry in self.entries)
+        return {state: found[state] for state in State if found[state]}
+
+    def children(self) -> dict[str, list[str]]:
+        """Return the ids of the trials that start from each parent's weights."""
+        children: dict[str, list[str]] = {}
+        for entry in self.entries:
+            if entry.trial.parent_id is not None:
+                children.setdefault(entry.trial.parent_id, []).append(entry.trial_id)
+        return children
+
+
+def make_plan(study: Study, records: Iterable[TrialRecord]) -> Plan:
+    """Expand a study file and hold it against the records of a store.
+
+    Args:
+        records: of this study or any other; those the study does not name are ignored.
+    """
+    expansion = expand(study)
+    known = {record.trial_id: record for record in records}
+    entries = tuple(_entry(trial, known, study.name) for trial in expansion.trials)
+    return Plan(study.name, entries, tuple(expansion.excluded), expansion.merged)
+
+
+def _entry(trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str) -> PlanEntry:
+    record = known.get(trial.trial_id)
+    if record is not None and record.status == "finished":
+        others = sorted(record.studies - {study})
+        from_other = f"from study {', '.join(others)}" if others and study not in record.studies else ""
+        return PlanEntry(trial, State.DONE, record, from_other)
+    if record is not None and record.status == "failed":
+        return PlanEntry(trial, State.FAILED, record, record.cause or "no cause was recorded")
+    parent = known.get(trial.parent_id) if trial.parent_id else None
+    if trial.parent_id is not None and (parent is None or parent.status != "finished"):
+        source = trial.spec.init.source
+        label = source.trial.label if source and source.trial else trial.parent_id
+        return PlanEntry(trial, State.WAITING, record, f"for {label}")
+    if record is not None:
+        step = record.resumes_at_step
+        return PlanEntry(
+            trial, State.PARTIAL, record, f"continues at step {step}" if step else "begun, no state yet"
+        )
+    return PlanEntry(trial, State.TO_RUN, None, "")
+
+
+def plan_rows(plan: Plan, not_run: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """Return the plan as plain rows: what is stored with the study, and what `plan --json` prints."""
+    not_run = not_run or {}
+    return [
+        {
+            "trial_id": entry.trial_id,
+            "label": entry.label,
+            "state": "not run" if entry.trial_id in not_run else str(entry.state),
+            "reason": not_run.get(entry.trial_id, entry.reason),
+            "source_of": str(len(plan.children().get(entry.trial_id, []))),
+        }
+        for entry in plan.entries
+    ]

@@ -1,0 +1,213 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from study.plan import Plan, PlanEntry, State
+from study.search import DagSearcher
+
+SHOWN_FAILURES = 5
+
+
+@dataclass
+class _Running:
+    """A trial in flight."""
+
+    label: str
+    began: float
+    step: int = 0
+    total_steps: int = 0
+    first_step: int | None = None
+    score: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.total_steps if self.total_steps else 0.0
+
+    def rate(self, now: float) -> float:
+        """Steps a second since this run of it began."""
+        return (self.step - (self.first_step or 0)) / max(now - self.began, 1e-9)
+
+
+@dataclass
+class StudyDisplay:
+    """Follows one run of a study.
+
+    Attributes:
+        console: where to draw; a terminal gets a live table, anything else a line per trial.
+    """
+
+    console: Console = field(default_factory=Console)
+    _entries: dict[str, PlanEntry] = field(default_factory=dict)
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _searcher: DagSearcher | None = None
+    _name: str = ""
+    _began: float = field(default_factory=time.monotonic)
+    _n_done_before: int = 0
+    _n_finished: int = 0
+    _fraction_before: float = 0.0
+    _live: Live | None = None
+
+    @contextmanager
+    def showing(self, plan: Plan, searcher: DagSearcher) -> Iterator[None]:
+        """Show the run of a plan until the block ends."""
+        self._entries = {entry.trial_id: entry for entry in plan.entries}
+        self._searcher, self._name, self._began = searcher, plan.study, time.monotonic()
+        self._n_done_before = plan.counts().get(State.DONE, 0)
+        if not self.console.is_terminal:
+            self.console.print(self._headline())
+            yield
+            return
+        with Live(get_renderable=self._render, console=self.console, refresh_per_second=2) as self._live:
+            yield
+
+    def tune_callback(self) -> tune.Callback:
+        """Return the callback through which Ray Tune reports."""
+        return _Reporter(self)
+
+    def trial_started(self, trial_id: str) -> None:
+        """Show a trial as running."""
+        self._running[trial_id] = _Running(self._entries[trial_id].label, time.monotonic())
+
+    def trial_reported(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take up a trial's progress, and what it noticed."""
+        running = self._running.get(trial_id)
+        if running is None:
+            return
+        running.step, running.total_steps = result["step"], result["total_steps"]
+        if running.first_step is None:
+            running.first_step = running.step
+            for notice in result["notices"]:
+                self.console.print(f"note: {running.label}: {notice}", style="yellow")
+        running.score = (result.get("metrics") or {}).get("val_auroc", running.score)
+
+    def trial_ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
+        """Take a trial off the table and say how it ended."""
+        running = self._running.pop(trial_id, None)
+        if running is None:
+            return
+        status = (result or {}).get("status", "lost")
+        seconds = time.monotonic() - running.began
+        if status in ("finished", "reused"):
+            self._n_finished += 1
+            score = ((result or {}).get("metrics") or {}).get("test_auroc")
+            scored = f"test AUROC {score:.3f}, " if score is not None else ""
+            self._line(f"{status} {running.label} ({scored}{duration(seconds)})")
+        elif status == "failed":
+            self._line(f"failed {running.label}: {(result or {}).get('cause')}", style="red")
+        elif status == "lost":
+            self._line(f"lost the worker of {running.label}", style="yellow")
+
+    def _line(self, text: str, *, style: str = "") -> None:
+        if self.console.is_terminal and not style:
+            return  # the live table shows it
+        done = self._n_done_before + self._n_finished
+        width = len(str(len(self._entries)))
+        left = self._seconds_left()
+        eta = f" · about {duration(left)} left" if left is not None and done < len(self._entries) else ""
+        self.console.print(
+            f"[{done:{width}}/{len(self._entries)}] {text}{eta}", style=style, markup=False, highlight=False
+        )
+
+    def _seconds_left(self) -> float | None:
+        """Estimate by trials done, those in flight counted in part; None before anything is known."""
+        done = self._n_finished + sum(running.fraction for running in self._running.values())
+        total = len(self._entries) - self._n_done_before - len(self._not_run()) - len(self._failed())
+        if done < 0.05 or total <= 0:
+            return None
+        return max(0.0, (time.monotonic() - self._began) * (total - done) / done)
+
+    def _failed(self) -> dict[str, str]:
+        return self._searcher.failed if self._searcher else {}
+
+    def _not_run(self) -> dict[str, str]:
+        return self._searcher.not_run if self._searcher else {}
+
+    def _headline(self) -> Text:
+        total = len(self._entries)
+        parts = [
+            f"{self._n_done_before + self._n_finished} of {total} trials done",
+            f"{self._n_done_before} of them before" if self._n_done_before else "",
+            f"{len(self._running)} running" if self._running else "",
+            f"{len(self._failed())} failed" if self._failed() else "",
+            f"{len(self._not_run())} not run" if self._not_run() else "",
+            f"{duration(time.monotonic() - self._began)} so far",
+        ]
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
+        return Text.assemble((self._name, "bold"), "  ", " · ".join(part for part in parts if part))
+
+    def _render(self) -> Group:
+        bar = ProgressBar(
+            total=max(1, len(self._entries)), completed=self._n_done_before + self._n_finished, width=60
+        )
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column, justify in (("running", "left"), ("step", "right"), ("", "left"), ("steps/s", "right"), ("val AUROC", "right")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        now = time.monotonic()
+        for running in list(self._running.values()):
+            table.add_row(
+                running.label,
+                f"{running.step}/{running.total_steps}" if running.total_steps else "starting",
+                ProgressBar(total=1.0, completed=running.fraction, width=12),
+                f"{running.rate(now):.1f}" if running.step else "",
+                f"{running.score:.3f}" if running.score is not None else "",
+            )
+        failures = [
+            Text(f"failed: {self._entries[trial_id].label}: {cause}", style="red", overflow="ellipsis", no_wrap=True)
+            for trial_id, cause in list(self._failed().items())[-SHOWN_FAILURES:]
+        ]
+        return Group(self._headline(), bar, table, *failures)
+
+
+class _Reporter(tune.Callback):
+    """Passes Tune's events on, by the trial's own id."""
+
+    def __init__(self, display: StudyDisplay) -> None:
+        self._display = display
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self._display.trial_started(trial.config["trial_id"])
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
+        self._display.trial_reported(trial.config["trial_id"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self._display.trial_ended(trial.config["trial_id"], trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
+        self._display.trial_ended(trial.config["trial_id"], None)
+
+
+def duration(seconds: float) -> str:
+    """Word a duration: `48 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def bar(title: str, console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """Show work of known length with an ETA; gives a function of (what, done, total)."""
+    console = console or Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(title, total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            shown.update(task, description=f"{title}: {what}", completed=done, total=total)
+
+        yield report

@@ -1,0 +1,92 @@
+"""The tables that `plan`, `status` and the end of `run` print."""
+
+from rich.console import Console
+from rich.table import Table
+
+from study.plan import Plan, PlanEntry, State
+from study.runner import Outcome
+
+STYLES = {
+    State.DONE: "green",
+    State.PARTIAL: "cyan",
+    State.FAILED: "red",
+    State.TO_RUN: "",
+    State.WAITING: "dim",
+}
+MAX_ROWS = 60
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Print what a study needs: by cell, by axis value, and what was left out and why."""
+    console = console or Console()
+    _print_cells(plan, console)
+    _print_sources(plan, console)
+    for excluded in plan.excluded:
+        values = ", ".join(f"{axis} {value}" for axis, value in excluded.axes.items())
+        console.print(f"excluded: {values}: {excluded.reason}", style="dim", markup=False)
+    if plan.n_merged:
+        console.print(
+            f"{plan.n_merged} combinations are the same training as another and are trained once", style="dim"
+        )
+    _print_failures(plan, console)
+    console.print(_summary(plan))
+
+
+def print_status(plan: Plan, console: Console | None = None) -> None:
+    """Print where a study stands."""
+    print_plan(plan, console)
+
+
+def print_outcome(study: str, outcome: Outcome, console: Console | None = None) -> None:
+    """Print how a run ended: what failed and why, and what to do next."""
+    console = console or Console()
+    for label, cause in outcome.failed:
+        console.print(f"failed: {label}: {cause}", style="red", markup=False)
+    for label, reason in outcome.not_run:
+        console.print(f"not run: {label}: {reason}", style="yellow", markup=False)
+    counts = f"{outcome.n_ran} trials ran, {outcome.n_reused} were done before"
+    if outcome.was_interrupted:
+        console.print(f"{study} interrupted: {counts}. Go on with: transfusion resume {study}")
+    elif outcome.is_complete:
+        console.print(f"{study} complete: {counts}. Next: transfusion analyze {study}")
+    else:
+        console.print(
+            f"{study} ended with {len(outcome.failed)} failed and {len(outcome.not_run)} not run: {counts}. "
+            f"Mend the cause and run it again, or: transfusion analyze {study}"
+        )
+
+
+def _print_cells(plan: Plan, console: Console) -> None:
+    cells: dict[str, list[PlanEntry]] = {}
+    for entry in plan.entries:
+        cells.setdefault(entry.trial.spec.cell_label, []).append(entry)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("cell")
+    table.add_column("trials", justify="right")
+    table.add_column("state")
+    for label, entries in list(cells.items())[:MAX_ROWS]:
+        states = {state: [e for e in entries if e.state == state] for state in State}
+        words = [f"[{STYLES[s]}]{len(found)} {s}[/]" if STYLES[s] else f"{len(found)} {s}" for s, found in states.items() if found]
+        reasons = sorted({entry.reason for entry in entries if entry.reason and entry.state != State.FAILED})
+        table.add_row(label, str(len(entries)), ", ".join(words) + (f"  [dim]{'; '.join(reasons)}[/]" if reasons else ""))
+    console.print(table)
+    if len(cells) > MAX_ROWS:
+        console.print(f"… and {len(cells) - MAX_ROWS} more cells (plan --json lists all)", style="dim")
+
+
+def _print_sources(plan: Plan, console: Console) -> None:
+    children = plan.children()
+    for entry in plan.entries:
+        if entry.trial_id in children:
+            console.print(f"source: {entry.label} ({entry.state}) → {len(children[entry.trial_id])} trials", style="cyan", markup=False)
+
+
+def _print_failures(plan: Plan, console: Console) -> None:
+    for entry in plan.entries:
+        if entry.state == State.FAILED:
+            console.print(f"failed: {entry.label}: {entry.reason}", style="red", markup=False)
+
+
+def _summary(plan: Plan) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
+    return f"{plan.study}: {len(plan.entries)} trials: {counts}"

@@ -1,0 +1,125 @@
+"""Hands the trials of a plan to Ray Tune in the order of their lineage."""
+
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from study.plan import Plan, PlanEntry, State
+
+# A worker that dies (out of memory, killed, node lost) costs its trial the work since the last state, not
+# the trial; one that keeps killing its worker is given up.
+LOST_WORKERS_PER_TRIAL = 2
+
+
+class DagSearcher(Searcher):
+    """A searcher that suggests each trial once its parent's weights are committed.
+
+    Ready trials go out parents first, then in the order of the plan. A trial whose parent failed is not
+    run; the reason is kept in `not_run`.
+
+    Args:
+        config_of: the config of a trial, plain data.
+        mark_failed: called with a trial's id and a cause when its worker died too often to say so itself.
+        keep_failed: leave trials that failed in an earlier run as they are.
+
+    Attributes:
+        failed: causes by trial id, of this run.
+        not_run: reasons by trial id.
+        stopped: trials that were in flight when the run was stopped.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        config_of: Callable[[PlanEntry], Mapping[str, Any]],
+        *,
+        mark_failed: Callable[[str, str], None],
+        keep_failed: bool = False,
+    ) -> None:
+        super().__init__()
+        self._config_of, self._mark_failed = config_of, mark_failed
+        self._children = plan.children()
+        self._entries = {entry.trial_id: entry for entry in plan.entries}
+        self.failed: dict[str, str] = {}
+        self.not_run: dict[str, str] = {}
+        self.stopped: list[str] = []
+        self._in_flight: dict[str, str] = {}
+        self._lost_workers: dict[str, int] = {}
+        self._rank = {trial_id: rank for rank, trial_id in enumerate(self._entries)}
+        self._waiting = {entry.trial_id for entry in plan.entries if entry.state != State.DONE}
+        self._ready: list[tuple[bool, int, str]] = []
+        for entry in plan.entries:
+            if keep_failed and entry.state == State.FAILED:
+                self._give_up(entry.trial_id, entry.reason)
+        for entry in plan.entries:
+            parent = entry.trial.parent_id
+            if parent is None or self._entries[parent].state == State.DONE:
+                self._make_ready(entry.trial_id)
+
+    # Tune's own state is disposable: what is done is read from MLflow at every start.
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Take up nothing."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **_: Any) -> bool:
+        """Accept what Tune passes: the plan needs no metric."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the config of a ready trial, None while none is ready, FINISHED at the end."""
+        if self._ready:
+            *_, chosen = heappop(self._ready)
+            self._in_flight[trial_id] = chosen
+            return dict(self._config_of(self._entries[chosen]))
+        return None if self._waiting or self._in_flight else Searcher.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Release the children of a finished trial, or give them up."""
+        done = self._in_flight.pop(trial_id, None)
+        if done is None:
+            return
+        if error:
+            self._retry(done)
+        elif result is not None and result.get("status") == "failed":
+            self._give_up(done, result.get("cause") or "unknown cause")
+        elif result is not None and result.get("status") in ("finished", "reused"):
+            for child in self._children.get(done, []):
+                self._make_ready(child)
+        else:
+            self.stopped.append(done)
+
+    def _make_ready(self, trial_id: str) -> None:
+        if trial_id in self._waiting:
+            self._waiting.remove(trial_id)
+            self._push(trial_id)
+
+    def _push(self, trial_id: str) -> None:
+        is_leaf = trial_id not in self._children
+        heappush(self._ready, (is_leaf, self._rank[trial_id], trial_id))
+
+    def _retry(self, trial_id: str) -> None:
+        self._lost_workers[trial_id] = self._lost_workers.get(trial_id, 0) + 1
+        if self._lost_workers[trial_id] <= LOST_WORKERS_PER_TRIAL:
+            self._push(trial_id)
+            return
+        cause = f"its worker process died {self._lost_workers[trial_id]} times (out of memory, or killed)"
+        self._mark_failed(trial_id, cause)
+        self._give_up(trial_id, cause)
+
+    def _give_up(self, trial_id: str, cause: str) -> None:
+        self.failed[trial_id] = cause
+        self._waiting.discard(trial_id)
+        self._skip_children(trial_id, f"its source failed: {self._entries[trial_id].label}: {cause}")
+
+    def _skip_children(self, trial_id: str, reason: str) -> None:
+        for child in self._children.get(trial_id, []):
+            if child in self._waiting:
+                self._waiting.remove(child)
+                self.not_run[child] = reason
+                self._skip_children(child, reason)

@@ -1,0 +1,187 @@
+"""The sections of a study file, and the study they make, as data.
+
+`trial`, `source` and `grid` are kept as they were written: what they mean is known for a combination of axes
+only, and then `study.grid` makes trial specs of them.
+"""
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from study.axes import Axis
+from study.yaml_lines import Document
+from trainables.architectures.catalog import ARCHITECTURES
+from trainables.errors import unknown_choice
+from trainables.fields import ListAsTuple, NonNegative, Positive, SpecModel
+from trainables.spec import CheckpointOptions, DatasetSpec, RunOptions, SelectionMetric
+
+NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-.")
+
+
+def _seeds(value: object) -> object:
+    """Let `seeds: 3` stand for `[0, 1, 2]`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 10_000:
+            raise ValueError(f"must be a list of seeds, or how many (1 to 10000), got {value}")
+        return tuple(range(value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        raise ValueError(f"must be all different, got {', '.join(map(str, repeated))} more than once")
+    return seeds
+
+
+def _one_name(value: str) -> str:
+    if not value or not set(value) <= NAME_CHARACTERS:
+        raise ValueError(f"must consist of letters, digits and _ - . only, got {value!r}")
+    return value
+
+
+def _whole_above_one(gpu: float) -> float:
+    if gpu > 1 and gpu != int(gpu):
+        raise ValueError(f"must be a fraction below 1 or a whole number, got {gpu}")
+    return gpu
+
+
+Gpus = Annotated[NonNegative, AfterValidator(_whole_above_one)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class ArchitectureResources(SpecModel):
+    """What the trials of one architecture get instead of the study's default."""
+
+    cpu: Positive | None = None
+    gpu: Gpus | None = None
+
+
+def _known_architectures(table: dict[str, ArchitectureResources]) -> dict[str, ArchitectureResources]:
+    for name in table:
+        if name not in ARCHITECTURES:
+            raise ValueError(unknown_choice("a key", name, ARCHITECTURES))
+    return table
+
+
+class ResourcesSection(SpecModel):
+    """What a trial gets.
+
+    Attributes:
+        cpu: cores; below 1, trials share a core.
+        gpu: GPUs; a fraction lets trials share one.
+        slots: how many trials may run at once; None leaves it to the resources.
+        by_architecture: exceptions.
+    """
+
+    cpu: Positive = 1.0
+    gpu: Gpus = 0.0
+    slots: Annotated[int, Field(ge=1)] | None = None
+    by_architecture: Annotated[dict[str, ArchitectureResources], AfterValidator(_known_architectures)] = (
+        Field(default_factory=dict)
+    )
+
+
+class AnalysisSection(SpecModel):
+    """What `transfusion analyze` compares.
+
+    Attributes:
+        baseline: initialization against which differences are taken (`random`, `mean_var`, …).
+        threshold_metric: whose convergence is timed.
+        thresholds: by dataset, the value that counts as converged.
+        probe_images: images on which networks are compared.
+        positions_per_image: positions drawn from each activation map.
+        variance_fraction: of SVCCA.
+    """
+
+    baseline: str = "random"
+    threshold_metric: SelectionMetric = "val_auroc"
+    thresholds: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    probe_images: Annotated[int, Field(ge=1)] = 512
+    positions_per_image: Annotated[int, Field(ge=1)] = 8
+    variance_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
+
+
+class Exclude(SpecModel):
+    """Combinations that are not trained, and why."""
+
+    where: Annotated[dict[str, Any], Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+
+
+class Include(SpecModel):
+    """A combination that the grid does not give."""
+
+    set: Annotated[dict[str, Any], Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)] | None = None
+
+
+class StudyFile(SpecModel):
+    """A study file; what the grid decides is checked later, value by value."""
+
+    name: Annotated[str, AfterValidator(_one_name)]
+    question: str | None = None
+    seeds: Annotated[
+        tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1), AfterValidator(_all_different)
+    ] = (0,)
+    datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    trial: dict[str, Any]
+    source: dict[str, Any] | None = None
+    grid: dict[str, Any] = Field(default_factory=dict)
+    zip: Annotated[tuple[dict[str, Any], ...], ListAsTuple] = ()
+    exclude: Annotated[tuple[Exclude, ...], ListAsTuple] = ()
+    include: Annotated[tuple[Include, ...], ListAsTuple] = ()
+    resources: ResourcesSection = ResourcesSection()
+    checkpoints: CheckpointOptions = CheckpointOptions()
+    analysis: AnalysisSection = AnalysisSection()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that was read.
+
+    Attributes:
+        datasets: by the names the file gives them; None where the file is mistaken.
+        trial, source: the sections as they were written.
+        grid: axes that are crossed, the transfusion depth left out.
+        depths: the axis `transfusion_depth` of the grid.
+        groups: of the section `zip`: the axes of a group move together.
+        text: the file itself.
+        document: its values and their lines.
+    """
+
+    name: str
+    question: str | None
+    seeds: tuple[int, ...]
+    datasets: Mapping[str, DatasetSpec | None]
+    trial: Mapping[str, Any]
+    source: Mapping[str, Any] | None
+    grid: tuple[Axis, ...]
+    depths: Axis | None
+    groups: tuple[tuple[Axis, ...], ...]
+    exclude: tuple[Exclude, ...]
+    include: tuple[Include, ...]
+    resources: ResourcesSection
+    checkpoints: CheckpointOptions
+    analysis: AnalysisSection
+    text: str
+    document: Document
+
+    @property
+    def options(self) -> RunOptions:
+        """How trials are run, but for what depends on the machine."""
+        return RunOptions(**self.checkpoints.model_dump())
+
+    @property
+    def slots(self) -> int | None:
+        """How many trials may run at once; None leaves it to the resources."""
+        return self.resources.slots
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Every axis of the grid and of its zipped groups, by name."""
+        depths = (self.depths,) if self.depths else ()
+        return {axis.name: axis for group in (self.grid, depths, *self.groups) for axis in group}

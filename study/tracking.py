@@ -1,0 +1,89 @@
+"""The MLflow run of a study: its file, its plan and its analysis. Trials have their own (`trainables.record`)."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import RunTag
+
+from study.plan import Plan, State
+from trainables.errors import TrackingError, suggestion
+from trainables.record import Store, names
+
+STUDY_FILE = "study.yaml"
+PLAN_FILE = "plan.json"
+ANALYSIS = "analysis"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """The run that holds a study. Made by `open_study_run`."""
+
+    store: Store
+    run_id: str
+    name: str
+
+    def log_study_file(self, text: str) -> None:
+        """Store the study file, from which `resume` and `analyze` start."""
+        self._write(STUDY_FILE, text)
+
+    def log_outcome(self, rows: list[dict[str, str]], *, status: str) -> None:
+        """Store what became of every trial, and end the run."""
+        self._write(PLAN_FILE, json.dumps(rows, indent=2, ensure_ascii=False))
+        self.store.client.set_terminated(self.run_id, status)
+
+    def log_analysis(self, folder: Path) -> None:
+        """Store the tables, figures and the report."""
+        self.store.client.log_artifacts(self.run_id, str(folder), ANALYSIS)
+
+    def read_study_file(self) -> str:
+        """Return the text of the stored study file."""
+        with self.store.artifact(self.run_id, STUDY_FILE) as file:
+            return file.read_text()
+
+    def _write(self, name: str, text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_text(text)
+            self.store.upload(self.run_id, file)
+
+
+def open_study_run(store: Store, name: str) -> StudyRun:
+    """Find the run of a study or create it, and mark it running."""
+    tags = {names.KIND: names.STUDY_KIND, names.RUN_NAME: f"study {name}"}
+    run = store.find_or_create(names.STUDY, name, tags=tags)
+    store.client.update_run(run.info.run_id, status="RUNNING")
+    return StudyRun(store, run.info.run_id, name)
+
+
+def find_study_run(store: Store, name: str) -> StudyRun:
+    """Find the run of a study.
+
+    Raises:
+        TrackingError: the store holds no study of that name.
+    """
+    if found := store.search(f"tags.`{names.STUDY}` = '{name}'"):
+        return StudyRun(store, found[0].info.run_id, name)
+    known = sorted(
+        run.data.tags[names.STUDY] for run in store.search(f"tags.`{names.KIND}` = '{names.STUDY_KIND}'")
+    )
+    listed = ", ".join(known) or "none yet"
+    raise TrackingError(
+        f"no study {name!r} in {store.display_uri}; it holds: {listed}{suggestion(name, known)}"
+    )
+
+
+def adopt_finished(store: Store, plan: Plan) -> None:
+    """Tag the finished trials that this study shares with others, so that they are found as its own."""
+    tag = names.STUDY_PREFIX + plan.study
+    for entry in plan.entries:
+        if entry.state == State.DONE and entry.record is not None and plan.study not in entry.record.studies:
+            store.client.log_batch(entry.record.run_id, tags=[RunTag(tag, "yes")])
+
+
+def mark_failed(store: Store, trial_id: str, cause: str) -> None:
+    """Mark a trial failed whose own process could not."""
+    for run in store.search(f"tags.`{names.TRIAL_ID}` = '{trial_id}'"):
+        store.client.log_batch(run.info.run_id, tags=[RunTag(names.CAUSE, cause)])
+        store.client.set_terminated(run.info.run_id, "FAILED")

@@ -1,0 +1,48 @@
+"""What several test files need: an empty MLflow store in no time, and specs of tiny trials."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables.record import Store, open_store
+from trainables.spec import TrialSpec, parse_trial, resolve
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with MLflow's schema: making one takes seconds, copying it nothing."""
+    file = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    open_store(f"sqlite:///{file}").client.search_experiments()
+    return file
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A fresh tracking store below `tmp_path`, which is also the working folder and the default store."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("TRANSFUSION_EXPERIMENT", "test")
+    return open_store(uri)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_trial(**changes: object) -> TrialSpec:
+    """A resolved trial that trains in a second."""
+    content: dict[str, object] = {
+        "architecture": "cbr_tiny",
+        "dataset": {"reader": "digits", "classes": ["5", "6"], "size_px": 16},
+        "training": {"steps": 12, "batch_size": 16, "evaluation": {"points": 4}},
+    }
+    return resolve(parse_trial({**content, **changes}))

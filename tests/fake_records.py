@@ -1,0 +1,129 @@
+"""A hand-written stand-in for the record of a study: a few trials with plausible curves, no MLflow."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from trainables.architectures.stages import build_network
+from trainables.errors import CheckpointError
+from trainables.record import CheckpointRef, TrialRecord
+from trainables.spec import TrialSpec, cell_id, parse_trial, resolve, trial_id
+
+STEPS = (0, 1, 3, 10, 30, 100, 300)
+SOURCE_DATASET = {"reader": "digits", "size_px": 16, "classes": ["0", "1", "2", "3", "4"]}
+TARGET_DATASET = {"reader": "digits", "size_px": 16, "classes": ["5", "6", "7", "8", "9"]}
+TRAINING = {"steps": STEPS[-1]}
+
+
+def spec_of(init: str, seed: int, *, architecture: str = "cbr_tiny", **changes: object) -> TrialSpec:
+    """Return a resolved spec; `init` is random, pretrained, mean_var or a number of transfused stages."""
+    source = {"trial": {"architecture": architecture, "dataset": SOURCE_DATASET, "training": TRAINING}}
+    if init == "random":
+        init_content: dict[str, object] = {"kind": "random"}
+    elif init.isdigit():
+        init_content = {"kind": "transfusion", "depth": int(init), "source": source}
+    else:
+        init_content = {"kind": init, "source": source}
+    content = {
+        "architecture": architecture,
+        "init": init_content,
+        "dataset": TARGET_DATASET,
+        "training": TRAINING,
+        "seed": seed,
+    }
+    return resolve(parse_trial({**content, **changes}))
+
+
+def record_of(
+    spec: TrialSpec,
+    *,
+    status: str = "finished",
+    cause: str | None = None,
+    metrics: dict[str, float] | None = None,
+    checkpoints: Iterable[str] = ("initial", "best", "final"),
+) -> TrialRecord:
+    """Return the record of a trial whose test AUROC follows its curve."""
+    identity = trial_id(spec)
+    last = curve(spec)[-1]
+    scalars = {
+        "test_auroc": last - 0.002,
+        "test_auprc": last - 0.03,
+        "test_accuracy": last - 0.05,
+        "test_f1": last - 0.06,
+        "best_step": 300.0,
+        "n_params": 1_077_984.0,
+    }
+    return TrialRecord(
+        run_id=f"run-{identity}",
+        trial_id=identity,
+        cell_id=cell_id(spec),
+        spec=spec,
+        status=status,
+        cause=cause,
+        metrics=(scalars if metrics is None else metrics) if status == "finished" else {},
+        checkpoints={name: CheckpointRef(name, name, "0" * 64, 0, 1) for name in checkpoints},
+        state=None,
+        studies=frozenset({"fake"}),
+        seconds=60.0 if status == "finished" else math.nan,
+    )
+
+
+def curve(spec: TrialSpec) -> np.ndarray:
+    """Return a validation AUROC over STEPS that rises earlier the more is transfused."""
+    depth = {"random": 0, "mean_var": 1, "pretrained": 4}.get(spec.init.kind, int(spec.init.depth or 0))
+    noise = np.random.default_rng([spec.seed, depth]).normal(0, 0.004, len(STEPS))
+    progress = 1 - np.exp(-((np.array(STEPS) / (120 / (1 + 2 * depth))) ** 0.8))
+    return (0.5 + (0.44 + 0.008 * depth) * progress + noise).clip(0, 1)
+
+
+class FakeReader:
+    """Answers like a RecordReader from a list of records.
+
+    Args:
+        damaged: (trial_id, checkpoint) whose weights cannot be read.
+    """
+
+    def __init__(self, records: Iterable[TrialRecord], *, damaged: Iterable[tuple[str, str]] = ()) -> None:
+        self.records, self.damaged = list(records), set(damaged)
+
+    def trials(self, study: str | None = None) -> list[TrialRecord]:
+        return self.records
+
+    def history(self, record: TrialRecord, metric: str) -> pd.DataFrame:
+        values = {"val_auroc": curve(record.spec), "val_loss": 1.6 * (1 - curve(record.spec))}
+        if record.status != "finished" or metric not in values:
+            return pd.DataFrame({"step": [], "value": []}).astype({"step": int, "value": float})
+        return pd.DataFrame({"step": STEPS, "value": values[metric]})
+
+    def weights(self, record: TrialRecord, checkpoint: str) -> dict[str, Tensor]:
+        if (record.trial_id, checkpoint) in self.damaged or checkpoint not in record.checkpoints:
+            raise CheckpointError(f"{record.spec.label}: checkpoint {checkpoint!r} cannot be used: truncated")
+        spec = record.spec
+        with torch.random.fork_rng():
+            torch.manual_seed(spec.seed)
+            network = build_network(
+                spec.architecture.name,
+                n_outputs=len(spec.dataset.classes or ()),
+                channels=spec.dataset.channels,
+            )
+            state = network.module.state_dict()
+            if checkpoint != "initial":
+                # "Training" moves every weight a little, by its own seed.
+                for tensor in state.values():
+                    if tensor.is_floating_point():
+                        tensor.add_(0.3 * tensor.std(correction=0) * torch.randn(tensor.shape))
+        return state
+
+
+def small_study(
+    *, seeds: Iterable[int] = (0, 1, 2), inits: Iterable[str] = ("random", "1", "2", "3", "pretrained")
+) -> list[TrialRecord]:
+    """Return the records of a transfusion study on one setting, its source training included."""
+    source = spec_of("pretrained", 0).init.source
+    assert source is not None
+    assert source.trial is not None
+    return [record_of(source.trial)] + [record_of(spec_of(init, seed)) for init in inits for seed in seeds]

@@ -1,0 +1,260 @@
+"""The record of a trial in a real MLflow store."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import tiny_trial
+from trainables.checkpoints import Contents
+from trainables.errors import CheckpointError, DataError, StaleAttemptError, TrackingError
+from trainables.record import RecordReader, Store, TrialWriter, default_tracking_uri, open_store
+from trainables.record.environment import Environment, describe_environment
+from trainables.spec import trial_id
+
+ENVIRONMENT = Environment({"host": "here"}, {"packages": {}})
+WEIGHTS = {"w": torch.arange(4.0)}
+
+
+def open_writer(store: Store, *, study: str | None = "s", **changes: object) -> TrialWriter:
+    return TrialWriter.open(store, tiny_trial(**changes), study=study, environment=ENVIRONMENT)
+
+
+def artifact_file(store: Store, run_id: str, path: str) -> Path:
+    return Path(store.client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / path
+
+
+def test_a_trial_has_one_run_however_often_it_is_opened(store: Store) -> None:
+    run_ids = {open_writer(store).run_id for _ in range(3)}
+    assert len(run_ids) == 1
+    assert [r.trial_id for r in RecordReader(store).trials()] == [trial_id(tiny_trial())]
+
+
+def test_when_two_processes_create_a_run_at_once_both_keep_the_older(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second process looks before the first has created its run.
+    first_look = iter([[]])
+    search = Store.search
+    older = open_writer(store)
+    monkeypatch.setattr(Store, "search", lambda self, query: next(first_look, None) or search(self, query))
+    assert open_writer(store).run_id == older.run_id
+    assert len(RecordReader(store).trials()) == 1
+
+
+def test_the_run_is_named_for_people_and_filterable_by_every_axis(store: Store) -> None:
+    run = store.client.get_run(open_writer(store, seed=3).run_id)
+    assert run.data.tags["mlflow.runName"] == "cbr_tiny · random · digits 5–6 · seed 3"
+    expected = {"architecture": "cbr_tiny", "init": "random", "transfusion_depth": "0", "seed": "3"}
+    assert expected.items() <= run.data.params.items()
+    assert run.data.params["training.optimizer.lr"] == "0.01"
+
+
+def test_seeds_of_one_cell_share_the_cell_tag_and_other_cells_do_not(store: Store) -> None:
+    runs = [
+        store.client.get_run(open_writer(store, **changes).run_id)
+        for changes in ({"seed": 0}, {"seed": 1}, {"training": {"steps": 13}})
+    ]
+    cells = [run.data.tags["cell"] for run in runs]
+    assert cells[0] == cells[1] != cells[2]
+
+
+def test_an_older_attempt_cannot_write_once_a_newer_has_taken_over(store: Store) -> None:
+    stale = open_writer(store)
+    stale.log_metrics({"val_auroc": 0.1}, step=1)
+    fresh = open_writer(store)
+    with pytest.raises(StaleAttemptError, match=r"attempt 2-\w+ has taken over from attempt 1-\w+"):
+        stale.flush()
+    for write in (stale.finish, stale.interrupt, lambda: stale.fail("late")):
+        with pytest.raises(StaleAttemptError):
+            write()
+    fresh.log_metrics({"val_auroc": 0.2}, step=1)
+    fresh.finish()
+    (record,) = RecordReader(store).trials()
+    assert (record.status, record.metrics["val_auroc"]) == ("finished", 0.2)
+
+
+def test_every_point_is_logged_once_though_a_resumed_trial_repeats_steps(store: Store) -> None:
+    first = open_writer(store)
+    for step in range(5):
+        first.log_metrics({"val_auroc": step / 10, "val_loss": float("nan")}, step=step)
+    first.flush()
+    second = open_writer(store)
+    for step in range(3, 8):
+        second.log_metrics({"val_auroc": step / 10, "val_loss": float("nan")}, step=step)
+    second.finish()
+    points = store.client.get_metric_history(second.run_id, "val_auroc")
+    assert [(p.step, p.value) for p in points] == [(step, step / 10) for step in range(8)]
+    assert len(store.client.get_metric_history(second.run_id, "val_loss")) == 8
+
+
+def test_history_comes_back_sorted_by_step(store: Store) -> None:
+    writer = open_writer(store)
+    for step in (100, 2, 30):
+        writer.log_metrics({"val_auroc": step / 100}, step=step)
+    writer.finish()
+    reader = RecordReader(store)
+    history = reader.history(reader.trials()[0], "val_auroc")
+    assert history["step"].tolist() == [2, 30, 100]
+    assert reader.history(reader.trials()[0], "absent").empty
+
+
+def test_a_checkpoint_comes_back_equal_and_a_later_one_replaces_it(store: Store) -> None:
+    writer = open_writer(store)
+    writer.commit_checkpoint("best", WEIGHTS, step=5)
+    writer.flush()
+    before = writer.checkpoints["best"].path
+    again = open_writer(store)
+    again.commit_checkpoint("best", {"w": torch.ones(4)}, step=9)
+    again.finish()
+    reader = RecordReader(store)
+    (record,) = reader.trials()
+    assert record.checkpoints["best"].step == 9
+    assert torch.equal(reader.weights(record, "best")["w"], torch.ones(4))
+    assert not artifact_file(store, record.run_id, before).exists()
+
+
+def test_an_upload_that_was_never_committed_is_never_read(store: Store) -> None:
+    writer = open_writer(store)
+    writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    # The process dies between the upload and the move of the pointer.
+    writer._upload("state", Contents({"w": torch.ones(4)}, {"step": 9}), folder="state")
+    state = open_writer(store).load_state()
+    assert state is not None
+    assert state.facts["step"] == 3
+
+
+def test_one_resumable_state_replaces_itself_and_goes_when_the_trial_ends(store: Store) -> None:
+    writer = open_writer(store)
+    for step in (3, 6, 9):
+        writer.commit_state(Contents(WEIGHTS, {"step": step}))
+        assert len(store.client.list_artifacts(writer.run_id, "state")) == 1
+    assert RecordReader(store).trials()[0].resumes_at_step == 9
+    writer.finish()
+    assert store.client.list_artifacts(writer.run_id, "state") == []
+    assert RecordReader(store).trials()[0].state is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+def test_a_damaged_checkpoint_is_named_and_never_used(store: Store, damage: str) -> None:
+    writer = open_writer(store)
+    writer.commit_checkpoint("final", WEIGHTS, step=12)
+    writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    for ref in (writer.checkpoints["final"], writer._state):
+        file = artifact_file(store, writer.run_id, ref.path)
+        content = file.read_bytes()
+        if damage == "delete":
+            file.unlink()
+        else:
+            file.write_bytes(content[:-5] if damage == "truncate" else content[:-1] + b"\xff")
+    reader = RecordReader(store)
+    with pytest.raises(CheckpointError, match=r"seed 0: checkpoint 'final' cannot be used: .*delete run \w+"):
+        reader.weights(reader.trials()[0], "final")
+    resumed = open_writer(store)
+    assert resumed.load_state() is None
+    assert "the resumable state is damaged, beginning anew" in resumed.notices[0]
+
+
+def test_a_checkpoint_that_was_not_kept_is_named_with_those_that_were(store: Store) -> None:
+    writer = open_writer(store)
+    writer.commit_checkpoint("final", WEIGHTS, step=12)
+    writer.flush()
+    reader = RecordReader(store)
+    with pytest.raises(CheckpointError, match="no checkpoint 'best'; it has final"):
+        reader.weights(reader.trials()[0], "best")
+
+
+def test_statuses_and_causes_are_true(store: Store) -> None:
+    endings = {"finished": TrialWriter.finish, "killed": TrialWriter.interrupt, "running": TrialWriter.flush}
+    for seed, (status, end) in enumerate(endings.items()):
+        end(open_writer(store, seed=seed))
+        assert RecordReader(store).trials()[-1].status == status
+    failing = open_writer(store, seed=9)
+    failing.fail("train_loss became nan", details="Traceback …")
+    record = RecordReader(store).trials()[-1]
+    assert (record.status, record.cause) == ("failed", "train_loss became nan")
+    # A trial that is run again is no longer failed.
+    open_writer(store, seed=9).finish()
+    record = RecordReader(store).trials()[-1]
+    assert (record.status, record.cause) == ("finished", None)
+
+
+def test_a_finished_trial_is_shared_with_another_study_and_not_touched(store: Store) -> None:
+    open_writer(store, study="first").finish()
+    shared = open_writer(store, study="second")
+    assert shared.is_finished
+    (record,) = RecordReader(store).trials("second")
+    assert record.status == "finished"
+    assert record.studies == {"first", "second"}
+    assert RecordReader(store).trials("third") == []
+
+
+def test_data_that_changed_under_a_begun_trial_stops_it(store: Store) -> None:
+    writer = open_writer(store)
+    writer.log_dataset(name="digits", digest="a" * 64)
+    writer.flush()
+    resumed = open_writer(store)
+    resumed.log_dataset(name="digits", digest="a" * 64)
+    with pytest.raises(DataError, match="digits: the images or labels changed since this trial began"):
+        resumed.log_dataset(name="digits", digest="b" * 64)
+    inputs = store.client.get_run(writer.run_id).inputs.dataset_inputs
+    assert [entry.dataset.digest for entry in inputs] == ["a" * 36]
+
+
+def test_predictions_come_back_equal(store: Store) -> None:
+    table = pd.DataFrame({"sample_id": ["a", "b"], "label": [0, 1], "score_x": [0.25, 0.75]})
+    writer = open_writer(store)
+    writer.log_predictions("test", table)
+    reader = RecordReader(store)
+    pd.testing.assert_frame_equal(reader.predictions(reader.trials()[0]), table)
+    with pytest.raises(CheckpointError, match=r"artifact predictions/val.parquet cannot be read"):
+        reader.predictions(reader.trials()[0], "val")
+
+
+def test_a_long_lineage_that_fits_no_tag_is_read_from_its_artifact(store: Store) -> None:
+    spec: dict[str, object] | None = None
+    for seed, _ in itertools.product(range(12), [None]):
+        init = {"kind": "pretrained", "source": {"trial": spec}} if spec else "random"
+        spec = tiny_trial(init=init, seed=seed).model_dump(mode="json")
+    assert len(json.dumps(spec)) > 8000
+    changes = {key: value for key, value in spec.items() if key in ("init", "seed")}
+    open_writer(store, **changes).finish()
+    assert RecordReader(store).trials()[0].spec == tiny_trial(**changes)
+
+
+def test_a_tag_edited_by_hand_gives_a_clear_error(store: Store) -> None:
+    writer = open_writer(store)
+    store.client.set_tag(writer.run_id, "spec", '{"architecture": "cbr_huge"}')
+    with pytest.raises(TrackingError, match=r"its tag 'spec' is not the spec of a trial .*; restore the tag"):
+        RecordReader(store).trials()
+    store.client.set_tag(writer.run_id, "checkpoint.best", "gone")
+    with pytest.raises(TrackingError, match="a checkpoint tag is not readable"):
+        open_writer(store)
+
+
+def test_a_store_that_cannot_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrackingError, match="MLflow at sqlite:////proc/none/x.db cannot be used"):
+        open_store("sqlite:////proc/none/x.db")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used.*start it, or mend") as raised:
+        open_store("http://me:hunter2@127.0.0.1:9")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_the_default_store_is_the_same_file_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/other.db"
+
+
+def test_the_environment_names_versions_and_commit() -> None:
+    environment = describe_environment(torch.device("cpu"))
+    assert torch.__version__.startswith(environment.details["packages"]["torch"])
+    assert environment.tags["device"] == "cpu"

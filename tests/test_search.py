@@ -1,0 +1,129 @@
+"""The searcher against a simulated Tune: any lineage, any order of endings, failures and lost workers."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.search import Searcher
+
+from study.plan import Plan, PlanEntry, State
+from study.search import LOST_WORKERS_PER_TRIAL, DagSearcher
+
+
+def entry(number: int, parent: int | None = None, state: State = State.TO_RUN) -> PlanEntry:
+    trial: Any = SimpleNamespace(
+        trial_id=f"t{number}",
+        parent_id=None if parent is None else f"t{parent}",
+        spec=SimpleNamespace(label=f"trial {number}"),
+    )
+    return PlanEntry(trial, state, None, "")
+
+
+def make_searcher(*entries: PlanEntry, keep_failed: bool = False) -> tuple[DagSearcher, dict[str, str]]:
+    marked: dict[str, str] = {}
+    searcher = DagSearcher(
+        Plan("s", entries, (), 0),
+        lambda chosen: {"trial_id": chosen.trial_id},
+        mark_failed=marked.__setitem__,
+        keep_failed=keep_failed,
+    )
+    return searcher, marked
+
+
+def suggest(searcher: DagSearcher, tune_id: str) -> str | None:
+    config = searcher.suggest(tune_id)
+    if config == Searcher.FINISHED:
+        return "FINISHED"
+    return config["trial_id"] if isinstance(config, dict) else None
+
+
+@st.composite
+def lineages(draw: st.DrawFn) -> list[PlanEntry]:
+    size = draw(st.integers(1, 12))
+    parents = [draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(size)]
+    return [entry(i, parent) for i, parent in enumerate(parents)]
+
+
+@given(entries=lineages(), data=st.data(), slots=st.integers(1, 4))
+def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
+    entries: list[PlanEntry], data: st.DataObject, slots: int
+) -> None:
+    searcher, marked = make_searcher(*entries)
+    parent_of = {e.trial_id: e.trial.parent_id for e in entries}
+    in_flight: dict[str, str] = {}
+    finished: list[str] = []
+    for tick in range(500):
+        suggestion = suggest(searcher, f"tune{tick}") if len(in_flight) < slots else None
+        if suggestion == "FINISHED":
+            break
+        if suggestion is not None:
+            assert parent_of[suggestion] is None or parent_of[suggestion] in finished
+            assert suggestion not in (*in_flight.values(), *finished)
+            in_flight[f"tune{tick}"] = suggestion
+            continue
+        assert in_flight, "the searcher waits for nothing"
+        ending = data.draw(st.sampled_from(sorted(in_flight)))
+        trial_id = in_flight.pop(ending)
+        how = data.draw(st.sampled_from(["finished", "reused", "failed", "lost"]))
+        if how == "lost":
+            searcher.on_trial_complete(trial_id=ending, error=True)
+        else:
+            searcher.on_trial_complete(trial_id=ending, result={"status": how, "cause": "why"})
+            if how != "failed":
+                finished.append(trial_id)
+    else:
+        pytest.fail("the searcher never finished")
+    accounted = [*finished, *searcher.failed, *searcher.not_run]
+    assert sorted(accounted) == sorted(parent_of)
+    assert set(marked) <= set(searcher.failed)
+
+
+def test_children_start_the_moment_their_parent_is_committed_and_parents_go_first() -> None:
+    searcher, _ = make_searcher(entry(0), entry(1), entry(2, parent=1), entry(3, parent=1))
+    assert suggest(searcher, "a") == "t1"  # a parent, though later in the plan
+    assert suggest(searcher, "b") == "t0"
+    assert suggest(searcher, "c") is None
+    searcher.on_trial_complete(trial_id="a", result={"status": "finished"})
+    assert suggest(searcher, "c") == "t2"
+    assert suggest(searcher, "d") == "t3"
+
+
+def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goes_on() -> None:
+    searcher, _ = make_searcher(entry(0), entry(1, parent=0), entry(2, parent=1), entry(3))
+    assert suggest(searcher, "a") == "t0"
+    searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "train_loss became nan"})
+    assert searcher.failed == {"t0": "train_loss became nan"}
+    assert searcher.not_run["t1"] == "its source failed: trial 0: train_loss became nan"
+    assert searcher.not_run["t2"] == searcher.not_run["t1"]
+    assert suggest(searcher, "b") == "t3"
+
+
+def test_a_lost_worker_costs_a_retry_and_one_that_keeps_dying_is_given_up() -> None:
+    searcher, marked = make_searcher(entry(0))
+    for attempt in range(LOST_WORKERS_PER_TRIAL + 1):
+        assert suggest(searcher, f"a{attempt}") == "t0"
+        assert not marked
+        searcher.on_trial_complete(trial_id=f"a{attempt}", error=True)
+    assert suggest(searcher, "end") == "FINISHED"
+    assert marked == searcher.failed
+    assert "died 3 times" in marked["t0"]
+
+
+def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kept() -> None:
+    entries = (entry(0, state=State.DONE), entry(1, parent=0), entry(2, state=State.FAILED), entry(3, parent=2))
+    searcher, _ = make_searcher(*entries)
+    assert [suggest(searcher, name) for name in "ab"] == ["t2", "t1"]
+    kept, _ = make_searcher(*entries, keep_failed=True)
+    assert [suggest(kept, "a"), suggest(kept, "b")] == ["t1", None]
+    assert kept.failed.keys() == {"t2"}
+    assert kept.not_run.keys() == {"t3"}
+
+
+def test_a_trial_stopped_by_a_signal_is_neither_done_nor_failed() -> None:
+    searcher, _ = make_searcher(entry(0), entry(1, parent=0))
+    suggest(searcher, "a")
+    searcher.on_trial_complete(trial_id="a", result={"status": "running"})
+    assert searcher.stopped == ["t0"]
+    assert not searcher.failed

@@ -1,0 +1,97 @@
+"""Weights and resumable states as safetensors files with digests.
+
+Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainables.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint file holds.
+
+    Attributes:
+        tensors: by name.
+        facts: plain values: the step, the trial, and what a state needs besides tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, Any]) -> str:
+    """Write tensors and facts, and return the SHA-256 of the file in hex.
+
+    The file appears whole or not at all.
+    """
+    owned = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(owned, partial, metadata={"facts": json.dumps(dict(facts))})
+    os.replace(partial, path)
+    return digest(path)
+
+
+def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
+    """Read a file written by `write_checkpoint`.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or altered.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the checkpoint file is missing")
+    if sha256 is not None and (found := digest(path)) != sha256:
+        raise CheckpointError(
+            f"{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; the checkpoint is truncated or altered"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            return Contents({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state into named tensors and plain values.
+
+    Hyper-parameters are not stored: they follow from the trial's spec and the step.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{slot}"] = value
+            else:
+                plain[f"{index}.{slot}"] = value
+    return tensors, plain
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+) -> None:
+    """Give an optimizer the state that `pack_optimizer` took."""
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **plain}.items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

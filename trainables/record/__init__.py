@@ -1,0 +1,21 @@
+"""The MLflow run of one trial: the only code that knows its tag, param, metric and artifact names.
+
+One run per trial, for ever, found by its `trial_id` tag; all trials of all studies lie flat in one
+experiment, so that a trial two studies share is one run, and the UI can group by the tag `cell`.
+"""
+
+from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord
+from trainables.record import names
+from trainables.record.store import Store, default_tracking_uri, open_store
+from trainables.record.writer import TrialWriter
+
+__all__ = [
+    "CheckpointRef",
+    "RecordReader",
+    "Store",
+    "TrialRecord",
+    "TrialWriter",
+    "default_tracking_uri",
+    "names",
+    "open_store",
+]

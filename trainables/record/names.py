@@ -1,0 +1,47 @@
+"""Names in MLflow, each written once."""
+
+EXPERIMENT = "transfusion"
+
+# Tags of every run of the project
+KIND = "kind"
+TRIAL_KIND = "trial"
+STUDY_KIND = "study"
+
+# Tags of a trial's run
+TRIAL_ID = "trial_id"
+CELL = "cell"
+CELL_ID = "cell_id"
+SPEC = "spec"
+ATTEMPT = "attempt"
+CAUSE = "cause"
+STATE = "state"
+CHECKPOINT_PREFIX = "checkpoint."
+STUDY_PREFIX = "study."
+RUN_NAME = "mlflow.runName"
+GIT_COMMIT = "mlflow.source.git.commit"
+GIT_DIRTY = "git_dirty"
+HOST = "host"
+DEVICE = "device"
+DATASET_DIGEST = "dataset_digest"
+
+# Tag of a study's run
+STUDY = "study"
+
+# Artifacts of a trial's run
+CHECKPOINTS = "checkpoints"
+STATES = "state"
+PREDICTIONS = "predictions"
+SPEC_FILE = "spec.json"
+ENVIRONMENT_FILE = "environment.json"
+TRACEBACK_FILE = "traceback.txt"
+
+# MLflow stores at most this many characters in a tag.
+MAX_TAG_CHARACTERS = 8000
+
+STATUS_WORDS = {
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "killed",
+    "RUNNING": "running",
+    "SCHEDULED": "running",
+}

@@ -1,0 +1,57 @@
+"""The trial as Ray Tune sees it: a class that survives from trial to trial, so that a worker is started once."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from trainables.record import Store, open_store
+from trainables.spec import RunOptions, TrialSpec
+from trainables.trial import Progress, run_trial
+
+
+class TransfusionTrainable(tune.Trainable):
+    """Runs the trial of its config: plain data with `spec`, `options`, `tracking_uri` and `study`.
+
+    A failed trial is a result like any other (its cause is in MLflow); an exception here is a bug or a
+    lost tracking store, and costs the worker.
+    """
+
+    _progress: Iterator[Progress]
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin the first trial of this worker."""
+        self._store: Store = open_store(config["tracking_uri"])
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train until there is something to report."""
+        progress = next(self._progress)
+        return {**asdict(progress), "done": progress.status != "running"}
+
+    def cleanup(self) -> None:
+        """Stop: a running trial commits its state and is marked killed."""
+        self._close()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        root = os.environ.get("TRANSFUSION_DATA")
+        self._progress = run_trial(
+            TrialSpec.model_validate_json(config["spec"]),
+            store=self._store,
+            options=RunOptions.model_validate_json(config["options"]),
+            data_root=Path(root) if root else None,
+            study=config["study"],
+        )
+
+    def _close(self) -> None:
+        close = getattr(self._progress, "close", None)
+        if close is not None:
+            close()
