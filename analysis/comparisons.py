@@ -23,7 +23,7 @@ from analysis.moments import IncomparableError
 from analysis.probe import ProbeSet, load_probe
 from analysis.similarity import MEASURES
 from trainables.architectures.stages import Network, build_network
-from trainables.errors import CheckpointError, DataError
+from trainables.errors import CheckpointError, DataError, SpecError
 
 if TYPE_CHECKING:
     from trainables.record import RecordReader, TrialRecord
@@ -138,7 +138,7 @@ def compare_networks(
                 for key, record, side in zip("xy", records, (comparison.x, comparison.y), strict=True)
             }
             rows += _stage_rows(comparison, networks, probe, settings, device)
-        except (CheckpointError, DataError, IncomparableError) as error:
+        except (CheckpointError, DataError, SpecError, IncomparableError) as error:
             rows.append(_facts(comparison, settings) | {"reason": str(error)})
     if progress is not None and comparisons:
         progress("comparing networks", len(comparisons), len(comparisons))
@@ -173,7 +173,7 @@ class _Probes:
     def __init__(self, data_root: Path | None, settings: Settings) -> None:
         self._data_root, self._settings = data_root, settings
         self._spec: object = None
-        self._newest: ProbeSet | DataError | None = None
+        self._newest: ProbeSet | DataError | SpecError | None = None
 
     def of(self, record: "TrialRecord") -> ProbeSet:
         spec = record.spec.dataset
@@ -187,9 +187,9 @@ class _Probes:
                     n_images=self._settings.probe_images,
                     seed=self._settings.seed,
                 )
-            except DataError as error:
+            except (DataError, SpecError) as error:
                 self._newest = error
-        if isinstance(self._newest, DataError):
+        if isinstance(self._newest, DataError | SpecError):
             raise self._newest
         return self._newest
 

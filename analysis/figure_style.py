@@ -18,8 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 # Okabe & Ito (2008). Transfusion depths are ordered, so they get shades of one colour, deeper is darker.
-_FIXED = {"random": "#000000", "pretrained": "#D55E00", "mean_var": "#009E73"}
-_OTHERS = ("#CC79A7", "#E69F00", "#7F7F7F", "#56B4E9", "#8C564B")
+_FIXED = {
+    "random": "#000000",
+    "random and random": "#000000",
+    "pretrained": "#D55E00",
+    "pretrained and random": "#D55E00",
+    "mean_var": "#009E73",
+}
+_OTHERS = ("#0072B2", "#CC79A7", "#E69F00", "#7F7F7F", "#56B4E9")
 _SHADES = ("#7FB7E3", "#0B3C6F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2, 1, 2, 1, 2)))

@@ -10,7 +10,6 @@ from analysis.statistics import Summary, paired_difference, summarize
 from analysis.tables import (
     MEASURE_NAMES,
     METRIC_NAMES,
-    Table,
     baseline_rows,
     by_seed,
     mean_and_sd,
@@ -32,16 +31,25 @@ class Finding:
 
 
 def find(
-    finished: pd.DataFrame, convergence: Table, similarity: pd.DataFrame, *, primary: str, baseline: str
+    finished: pd.DataFrame,
+    convergence: pd.DataFrame,
+    similarity: pd.DataFrame,
+    *,
+    primary: str,
+    baseline: str,
 ) -> list[Finding]:
-    """Return the findings of every setting, performance first."""
+    """Return the findings of every setting, performance first.
+
+    Args:
+        convergence: the data of the convergence table.
+    """
     findings = []
     for setting, rows in finished.groupby("setting", sort=False):
         name = str(setting)
         of_setting = similarity[similarity["setting"] == name]
         texts = {
             "performance": performance_finding(rows, primary=primary, baseline=baseline),
-            "speed": speed_finding(_of_setting(convergence.data, name), rows, baseline=baseline),
+            "speed": speed_finding(_of_setting(convergence, name), rows, baseline=baseline),
             "similarity": similarity_finding(of_setting),
             "change": change_finding(of_setting),
         }
@@ -62,7 +70,7 @@ def performance_finding(rows: pd.DataFrame, *, primary: str, baseline: str) -> s
     sign = -1 if primary == "test_loss" else 1
     ranked = sorted(summaries, key=lambda init: -sign * summaries[init].mean)
     best = ranked[0]
-    text = f"{best} has the best mean test {metric}: {_with_seeds(summaries[best])}."
+    text = f"Best mean test {metric}: {best}, {_with_seeds(summaries[best])}."
     base = baseline_rows(rows, baseline)
     if base.empty:
         return text + f" There is no {baseline} to compare with."
@@ -85,7 +93,7 @@ def speed_finding(cells: pd.DataFrame, rows: pd.DataFrame, *, baseline: str) -> 
     if arrived.empty:
         return f"In no cell did half of the seeds reach {goal}."
     fastest = arrived[arrived["median_steps"] == arrived["median_steps"].min()]
-    text = f"{goal} is first reached by {_listed(fastest['init'])}, {_time_text(fastest.iloc[0])}"
+    text = f"{goal} is reached first by {_listed(fastest['init'])}, {_time_text(fastest.iloc[0])}"
     base = baseline_rows(rows, baseline)
     base_cells = cells[cells["init"].isin(set(base["init"]))]
     if base_cells.empty or set(base_cells["init"]) & set(fastest["init"]):
@@ -100,17 +108,18 @@ def similarity_finding(rows: pd.DataFrame, measure: str = "svcca") -> str:
     same = chosen[chosen["kind"] == RANDOM_RANDOM]["value"]
     if mixed.empty or same.empty:
         return ""
-    if mixed.max() < same.min():
-        verdict = "lower than any random pair's: pretrained networks end elsewhere than random ones"
+    if len(mixed) + len(same) < 3:
+        verdict = "one pair of each is too few to tell them apart"
+    elif mixed.max() < same.min():
+        verdict = "lower than every random pair's: pretrained networks end elsewhere than random ones"
     elif mixed.min() > same.max():
-        verdict = "higher than any random pair's: pretrained networks are no further away than random ones"
+        verdict = "higher than every random pair's: pretrained networks are no further away than random ones"
     else:
-        verdict = "within what the pairs of random networks show: no difference is visible"
-    count = f"{len(mixed)} and {len(same)} pairs" if len(mixed) + len(same) > 2 else "one pair each"
+        verdict = "within what pairs of random networks show: no difference is visible"
     return (
         f"Over the top two stages, {MEASURE_NAMES[measure]} of a pretrained with a random network is "
-        f"{mixed.mean():.2f}, of two random networks {same.mean():.2f} (noise floor "
-        f"{chosen['noise_floor'].mean():.2f}; {count}), {verdict if len(mixed) + len(same) > 2 else 'too few to tell'}."
+        f"{mixed.mean():.2f}, of two random networks {same.mean():.2f} ({len(mixed)} and {len(same)} pairs, "
+        f"noise floor {chosen['noise_floor'].mean():.2f}); {verdict}."
     )
 
 
@@ -122,17 +131,16 @@ def change_finding(rows: pd.DataFrame, measure: str = "svcca") -> str:
         & ~rows["stage"].isin([TOP_TWO, "head"])
         & rows["value"].notna()
     ]
-    parts = []
+    name = MEASURE_NAMES[measure]
+    sentences = []
     for init in [init for init in ("random", "pretrained") if init in set(chosen["init_x"])]:
         means = chosen[chosen["init_x"] == init].groupby("stage", sort=False)["value"].mean()
         least, most = str(means.idxmax()), str(means.idxmin())
-        parts.append(
-            f"from {init} weights {least} the least ({means[least]:.2f}) and {most} the most "
-            f"({means[most]:.2f})"
+        sentences.append(
+            f"From {init} weights, training changes {most} the most ({name} with the start "
+            f"{means[most]:.2f}) and {least} the least ({means[least]:.2f})."
         )
-    if not parts:
-        return ""
-    return f"Training changes, by {MEASURE_NAMES[measure]} with the start, {'; '.join(parts)}."
+    return " ".join(sentences)
 
 
 def _with_seeds(summary: Summary) -> str:

@@ -104,7 +104,9 @@ def _draw_pair_kind(
     axis: Axes, rows: pd.DataFrame, stages: list[str], shift: float, style: LineStyle
 ) -> None:
     positions = rows["stage"].map(stages.index) + shift
-    axis.plot(positions, rows["value"], ls="", marker=style.marker, ms=3, color=style.colour, alpha=0.4)
+    axis.plot(
+        positions, rows["value"], ls="", marker=style.marker, ms=3, color=style.colour, alpha=0.5, zorder=3
+    )
     means = rows.groupby("stage")["value"].mean().reindex(stages)
     axis.plot(
         np.arange(len(stages)) + shift,

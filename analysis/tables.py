@@ -172,7 +172,8 @@ def similarity_table(similarity: pd.DataFrame) -> Table:
         "1 is identical. The floor is what unrelated activations of the same size give: only what stands "
         "above it is similarity. “top two” is the mean over the last two backbone stages."
     )
-    text = pd.DataFrame(display, columns=columns).fillna(ABSENT)
+    text = pd.DataFrame(display, columns=columns).astype(object)
+    text = text.where(text.notna(), ABSENT)
     return Table("similarity", "Similarity of representations", note, pd.DataFrame(data), text)
 
 

@@ -18,7 +18,9 @@ def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | 
     """
     for step in lineage(resolve(spec, data_root)):
         click.echo(f"{step.label}  ({trial_id(step)})")
-        for progress in run_trial(step, store=store, options=RunOptions(threads=threads), data_root=data_root):
+        for progress in run_trial(
+            step, store=store, options=RunOptions(threads=threads), data_root=data_root
+        ):
             _echo(progress)
             if progress.status == "failed":
                 return True
@@ -40,5 +42,7 @@ def _echo(progress: Progress) -> None:
         click.echo("  already finished")
     elif progress.metrics:
         shown = ("val_auroc", "val_loss", "train_loss", "test_auroc", "test_accuracy")
-        scores = "  ".join(f"{name} {progress.metrics[name]:.3f}" for name in shown if name in progress.metrics)
+        scores = "  ".join(
+            f"{name} {progress.metrics[name]:.3f}" for name in shown if name in progress.metrics
+        )
         click.echo(f"  step {progress.step}/{progress.total_steps}  {scores}")

@@ -11,8 +11,6 @@ from trainables.validation import FieldPath, Problem, dotted
 DEPTH = "transfusion_depth"
 EVERY = "every"
 ROOTS = ("architecture", "init", "dataset", "training", "source")
-# What a shorthand stands for: `resnet18` is `{name: resnet18}`.
-SHORTHAND = {"architecture": "name", "init": "kind", "dataset": "from"}
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -68,22 +66,34 @@ def field_of(axis: str) -> tuple[str, ...]:
 
 def read_axis(name: str, written: Any, path: FieldPath, problems: list[Problem]) -> Axis | None:
     """Read one axis and its values, or add what is wrong with it and return None."""
-    wrong = _wrong_name(name, dotted(path))
-    if wrong is None and name == DEPTH and written == EVERY and path[0] == "grid":
-        return Axis(name, (), path)
-    if wrong is None and not (isinstance(written, list) and written):
-        wrong = f"{dotted(path)} must be a list of values with at least one, got {written!r}"
-        if isinstance(written, (str, int, float)):
-            wrong += f"; write [{written}]"
+    wrong = wrong_axis_name(name, dotted(path)) or _wrong_list(name, written, path)
     if wrong is not None:
         problems.append(Problem(path, wrong))
+    if name == DEPTH and (wrong is not None or written == EVERY):
+        return Axis(name, (), path)
+    if wrong is not None:
         return None
     values = tuple(Value(raw, (*path, index)) for index, raw in enumerate(written))
-    _check_values(name, values, problems)
+    _check_distinct(values, problems)
     return Axis(name, values, path)
 
 
-def _wrong_name(name: str, where: str) -> str | None:
+def _wrong_list(name: str, written: Any, path: FieldPath) -> str | None:
+    if name == DEPTH and written == EVERY:
+        return (
+            None
+            if path[0] == "grid"
+            else f"{dotted(path)} must be a list of depths; {EVERY} is for grid only"
+        )
+    if isinstance(written, list) and written:
+        return None
+    likely = suggestion(written, [EVERY]) if name == DEPTH else ""
+    write = f"; write [{written}]" if isinstance(written, (str, int, float)) and not likely else ""
+    return f"{dotted(path)} must be a list of values with at least one, got {written!r}{likely}{write}"
+
+
+def wrong_axis_name(name: str, where: str) -> str | None:
+    """Say what is wrong with the name of an axis, or return None."""
     if name == "seed":
         return f"{where}: the seeds of a study are listed in its section seeds, not on an axis"
     if name in ("init.source", "init.depth") or name.startswith("init.source."):
@@ -96,16 +106,12 @@ def _wrong_name(name: str, where: str) -> str | None:
     return None
 
 
-def _check_values(name: str, values: tuple[Value, ...], problems: list[Problem]) -> None:
+def _check_distinct(values: tuple[Value, ...], problems: list[Problem]) -> None:
     seen: dict[Hashable, Value] = {}
     for value in values:
         if value.key in seen:
             problems.append(Problem(value.path, f"{dotted(value.path)} repeats {seen[value.key].label!r}"))
         seen.setdefault(value.key, value)
-        is_number = isinstance(value.raw, int) and not isinstance(value.raw, bool) and value.raw >= 0
-        if name == DEPTH and not is_number and not isinstance(value.raw, str):
-            message = f"{dotted(value.path)} must be a number of stages, a stage or 'all', got {value.raw!r}"
-            problems.append(Problem(value.path, message))
 
 
 def matches(value: Value, wanted: Any) -> bool:

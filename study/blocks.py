@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from study.axes import DEPTH, SHORTHAND, Assignment, field_of
+from study.axes import DEPTH, Assignment, field_of
+from study.content import dataset_content, holds, merged_training, with_field, written_out
 from study.sections import PretrainingSection, Study, WeightsSection
 from trainables.architectures.catalog import find_architecture
 from trainables.errors import SpecError, unknown_choice
@@ -27,7 +28,7 @@ from trainables.spec import (
 from trainables.validation import FieldPath, Problem, describe, dotted
 
 _Model = TypeVar("_Model", bound=SpecModel)
-_DEFAULT_KINDS = {"optimizer": "sgd", "schedule": "constant"}
+_WITH_DEPTH = "{kind: transfusion, depth: 2}"
 # Stands in while an init is checked on its own; never part of a trial.
 _ANY_SOURCE = SourceSpec(weights="any")
 
@@ -61,7 +62,9 @@ class Blocks:
         if architecture is None or init is None or dataset is None or training is None:
             return None
         try:
-            return resolve(TrialSpec(architecture=architecture, init=init, dataset=dataset, training=training))
+            return resolve(
+                TrialSpec(architecture=architecture, init=init, dataset=dataset, training=training)
+            )
         except SpecError as error:
             self._add_spec_error(error, assignment)
             return None
@@ -73,7 +76,7 @@ class Blocks:
 
     def is_transfusion(self, assignment: Assignment) -> bool:
         """Say whether a combination's initialization has a depth."""
-        return _mapping(self._raw("init", assignment), "init").get("kind") == "transfusion"
+        return written_out(self._raw("init", assignment), "init").get("kind") == "transfusion"
 
     def _once(self, root: str, assignment: Assignment, build: Callable[[Assignment], Any], *more: str) -> Any:
         key = (root, *((n, v.key) for n, v in assignment.items() if field_of(n)[0] in (root, *more)))
@@ -86,13 +89,15 @@ class Blocks:
         raw = self._study.source if root == "source" else self._study.trial.get(root)
         names = [name for name in assignment if field_of(name)[0] == root]
         for name in sorted(names, key=lambda name: len(field_of(name))):
-            raw = _with(raw, field_of(name), assignment[name].raw)
+            raw = with_field(raw, field_of(name), assignment[name].raw)
         return raw
 
     def _required(self, root: str, assignment: Assignment) -> Any:
         raw = self._raw(root, assignment)
         if raw is None:
-            self._add((root,), f"{root} is required; give it in trial, or make it an axis of the grid", assignment)
+            self._add(
+                (root,), f"{root} is required; give it in trial, or make it an axis of the grid", assignment
+            )
         return raw
 
     def _architecture(self, assignment: Assignment) -> ArchitectureSpec | None:
@@ -110,15 +115,23 @@ class Blocks:
 
     def _init(self, assignment: Assignment) -> InitSpec | None:
         raw = self._raw("init", assignment)
-        content = _mapping(raw, "init") if raw is None or isinstance(raw, str) else raw
+        content = written_out(raw, "init") if raw is None or isinstance(raw, str) else raw
         if isinstance(content, dict) and "source" in content:
-            self._add(("init", "source"), "init.source is given in the section source of the file", assignment)
+            self._add(
+                ("init", "source"), "init.source is given in the section source of the file", assignment
+            )
             return None
         if not isinstance(content, dict) or content.get("kind", "random") == "random":
             return self._validated(InitSpec, content, ("init",), assignment)
+        if content.get("kind") == "transfusion" and content.get("depth") is None:
+            message = f"init: transfusion needs a depth; make {DEPTH} an axis, or write {_WITH_DEPTH}"
+            self._add(("init",), message, assignment)
+            return None
         init = self._validated(InitSpec, {**content, "source": _ANY_SOURCE}, ("init",), assignment)
         if init is not None and self._raw("source", assignment) is None:
-            message = f"init: {init.kind} needs a source of pretrained weights; add a section source to the file"
+            message = (
+                f"init: {init.kind} needs a source of pretrained weights; add a section source to the file"
+            )
             self._add(("init",), message, assignment)
             return None
         return init
@@ -129,7 +142,7 @@ class Blocks:
 
     def _referenced(self, raw: Any, path: FieldPath, assignment: Assignment) -> DatasetSpec | None:
         try:
-            content = dataset_content(raw, self._study.datasets, dotted(path))
+            content = dataset_content(raw, self._study.datasets, where=dotted(path))
         except SpecError as error:
             self._add(path, str(error), assignment)
             return None
@@ -154,10 +167,20 @@ class Blocks:
         section = self._validated(WeightsSection, raw, path, assignment)
         if section is None:
             return None
+        if section.weights is not None and not self._is_published(section.weights, path, assignment):
+            return None
         content = section.model_dump()
         if section.file is not None and section.sha256 is None:
             content["sha256"] = self._digest(section.file)
         return self._validated(SourceSpec, content, path, assignment)
+
+    def _is_published(self, weights: str, path: FieldPath, assignment: Assignment) -> bool:
+        from trainables.pretrained import PUBLISHED  # imports torch, which no other plan needs
+
+        at = (*path, "weights")
+        if weights not in PUBLISHED:
+            self._add(at, unknown_choice(dotted(at), weights, PUBLISHED), assignment)
+        return weights in PUBLISHED
 
     def _pretraining(self, raw: Any, path: FieldPath, assignment: Assignment) -> SourceSpec | None:
         section = self._validated(PretrainingSection, raw, path, assignment)
@@ -181,24 +204,27 @@ class Blocks:
     def _pretraining_training(
         self, changes: Mapping[str, Any], path: FieldPath, assignment: Assignment
     ) -> TrainingSpec | None:
-        """Return the base trial's training with changes; the axes do not reach it, so trials share a source."""
+        """Return the base trial's training with changes; no axis reaches it, so trials share a source."""
         base = self._study.trial.get("training")
+        if base is None and not changes and self._raw("training", assignment) is None:
+            return None  # that it is missing is reported for the trial
         content = merged_training(base if isinstance(base, dict) else {}, changes)
         try:
             return TrainingSpec.model_validate(content)
         except ValidationError as error:
-            for problem in describe(error, TrainingSpec):
-                is_of_base = problem.path and not _holds(changes, problem.path) and _holds(base, problem.path)
-                prefix = ("training",) if is_of_base else path
-                message = problem.message.replace("a trial", dotted(prefix), 1)
-                self._add((*prefix, *problem.path), f"{dotted(prefix)}.{message}", assignment)
+            inherited = describe(error, TrainingSpec, prefix=("training",))
+            for own, other in zip(describe(error, TrainingSpec, prefix=path), inherited, strict=True):
+                field = own.path[len(path) :]
+                is_inherited = holds(base, field) and not holds(changes, field) and bool(field)
+                problem = other if is_inherited else own
+                self._add(problem.path, problem.message, assignment)
             return None
 
     def _pretraining_init(
         self, section: PretrainingSection, path: FieldPath, assignment: Assignment
     ) -> InitSpec | None:
         at = (*path, "init")
-        content = _mapping(section.init or ("pretrained" if section.source else "random"), "init")
+        content = written_out(section.init or ("pretrained" if section.source else "random"), "init")
         if content.get("kind", "random") == "random":
             return self._validated(InitSpec, content, at, assignment)
         init = self._validated(InitSpec, {**content, "source": _ANY_SOURCE}, at, assignment)
@@ -228,11 +254,11 @@ class Blocks:
                 message, within = message.removeprefix(source), (*within, "source")
         field = re.match(r"[\w.]+", message)
         path = (*within, *(field[0].rstrip(".").split(".") if field else ()))
-        if path == ("init", "depth") and DEPTH in assignment:
-            message = message.replace("init.depth", DEPTH, 1)
         self._add(path, f"{dotted(within)}.{message}" if within else message, assignment)
 
     def _add(self, path: FieldPath, message: str, assignment: Assignment) -> None:
+        if path == ("init", "depth") and DEPTH in assignment:
+            message = message.replace("init.depth", DEPTH, 1)
         at = self._written_at(path, assignment)
         self.problems.setdefault((at, message), Problem(at, message))
 
@@ -243,68 +269,3 @@ class Blocks:
             innermost = max(setters, key=lambda name: len(field_of(name)))
             return (*assignment[innermost].path, *path[len(field_of(innermost)) :])
         return path if path[:1] == ("source",) else ("trial", *path)
-
-
-def dataset_content(
-    raw: Any, named: Mapping[str, DatasetSpec | None], where: str
-) -> dict[str, Any] | None:
-    """Return the fields of a dataset: a name, a name with overrides (`{from: cifar10, size_px: 32}`), or all.
-
-    Returns:
-        None if the name is known but stands for a dataset that is itself mistaken.
-
-    Raises:
-        SpecError: the name is unknown, or there is neither a name nor a mapping.
-    """
-    from trainables.datasets.catalog import DATASETS
-
-    if not isinstance(raw, (str, dict)):
-        raise SpecError(f"{where} must be the name of a dataset or a mapping, got {raw!r}")
-    content = _mapping(raw, "dataset")
-    if "from" not in content:
-        return content
-    known: dict[str, Any] = {**DATASETS, **named}
-    name = content.pop("from")
-    if name not in known:
-        raise SpecError(unknown_choice(where, name, known))
-    base = known[name]
-    if base is None:
-        return None
-    return {**(base.model_dump() if isinstance(base, DatasetSpec) else base), **content}
-
-
-def merged_training(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay changes over a training: field by field, but another kind of optimizer or schedule as a whole."""
-    merged = {**base}
-    if ("steps" in changes) != ("epochs" in changes):  # the length is one thing with two names
-        merged.pop("steps" if "epochs" in changes else "epochs", None)
-    for name, value in changes.items():
-        default = _DEFAULT_KINDS.get(name)
-        before, after = (_mapping(each, name) for each in (merged.get(name), value))
-        is_same_kind = default is None or before.get("kind", default) == after.get("kind", default)
-        both = isinstance(value, (dict, str)) and isinstance(merged.get(name), (dict, str))
-        merged[name] = {**before, **after} if both and is_same_kind and after else value
-    return merged
-
-
-def _with(raw: Any, field: tuple[str, ...], value: Any) -> Any:
-    """Return a copy of the block `field[0]` in which the inner field is set."""
-    if len(field) == 1:
-        return value
-    content = _mapping(raw, field[0])
-    return {**content, field[1]: _with(content.get(field[1]), field[1:], value)}
-
-
-def _mapping(raw: Any, field: str) -> dict[str, Any]:
-    """Write a shorthand out: `resnet18` is `{name: resnet18}`; what is no mapping has nothing to keep."""
-    if isinstance(raw, str):
-        return {SHORTHAND.get(field, "kind"): raw}
-    return dict(raw) if isinstance(raw, dict) else {}
-
-
-def _holds(content: Any, path: FieldPath) -> bool:
-    for part in path:
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return True

@@ -92,7 +92,7 @@ def status(study: str) -> None:
 def analyze(study: str, output: Path | None) -> None:
     """Make the tables, figures and the report of STUDY from MLflow alone."""
     from analysis.pipeline import analyze as make_report
-    from study.plan import make_plan, plan_rows
+    from study.plan import make_plan
     from study.progress import bar
     from study.tracking import find_study_run
     from trainables.record import RecordReader, open_store
@@ -107,7 +107,7 @@ def analyze(study: str, output: Path | None) -> None:
             study=study,
             question=stored.question,
             study_file=stored.text,
-            planned=plan_rows(make_plan(stored, reader.trials())),
+            planned=make_plan(stored, reader.trials()).entries,
             data_root=_data_root(),
             output=folder,
             progress=progress,
@@ -134,15 +134,24 @@ def trial(spec_file: Path, threads: int) -> None:
 @click.option("--port", default=5000, show_default=True)
 def ui(port: int) -> None:
     """Browse studies and trials in MLflow's UI, on this machine only."""
-    from trainables.record import names, open_store
+    from trainables.record import open_store
 
     store = open_store()
     if store.uri.startswith("http"):
         click.echo(f"{store.display_uri}/#/experiments/{store.experiment_id}/runs")
         return
-    click.echo(f"http://127.0.0.1:{port}/#/experiments/{store.experiment_id}/runs  (experiment {names.EXPERIMENT}; Ctrl-C ends)")
+    click.echo(f"http://127.0.0.1:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C ends)")
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    arguments = ["--backend-store-uri", store.uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    arguments = [
+        "--backend-store-uri",
+        store.uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])
 
 

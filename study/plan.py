@@ -95,7 +95,8 @@ def _entry(trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str) ->
     if trial.parent_id is not None and (parent is None or parent.status != "finished"):
         source = trial.spec.init.source
         label = source.trial.label if source and source.trial else trial.parent_id
-        return PlanEntry(trial, State.WAITING, record, f"for {label}")
+        failure = f", which failed: {parent.cause}" if parent and parent.status == "failed" else ""
+        return PlanEntry(trial, State.WAITING, record, f"for {label}{failure}")
     if record is not None:
         step = record.resumes_at_step
         return PlanEntry(

@@ -92,8 +92,8 @@ class StudyDisplay:
                 self.console.print(f"note: {running.label}: {notice}", style="yellow")
         running.score = (result.get("metrics") or {}).get("val_auroc", running.score)
 
-    def trial_ended(self, trial_id: str, result: dict[str, Any] | None) -> None:
-        """Take a trial off the table and say how it ended."""
+    def trial_ended(self, trial_id: str, result: dict[str, Any] | None, *, error: str = "") -> None:
+        """Take a trial off the table and say how it ended; `error` is what its worker died of."""
         running = self._running.pop(trial_id, None)
         if running is None:
             return
@@ -107,7 +107,7 @@ class StudyDisplay:
         elif status == "failed":
             self._line(f"failed {running.label}: {(result or {}).get('cause')}", style="red")
         elif status == "lost":
-            self._line(f"lost the worker of {running.label}", style="yellow")
+            self._line(f"lost the worker of {running.label}: {error}", style="yellow")
 
     def _line(self, text: str, *, style: str = "") -> None:
         if self.console.is_terminal and not style:
@@ -117,7 +117,11 @@ class StudyDisplay:
         left = self._seconds_left()
         eta = f" · about {duration(left)} left" if left is not None and done < len(self._entries) else ""
         self.console.print(
-            f"[{done:{width}}/{len(self._entries)}] {text}{eta}", style=style, markup=False, highlight=False
+            f"[{done:{width}}/{len(self._entries)}] {text}{eta}",
+            style=style,
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
     def _seconds_left(self) -> float | None:
@@ -154,7 +158,13 @@ class StudyDisplay:
             total=max(1, len(self._entries)), completed=self._n_done_before + self._n_finished, width=60
         )
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for column, justify in (("running", "left"), ("step", "right"), ("", "left"), ("steps/s", "right"), ("val AUROC", "right")):
+        for column, justify in (
+            ("running", "left"),
+            ("step", "right"),
+            ("", "left"),
+            ("steps/s", "right"),
+            ("val AUROC", "right"),
+        ):
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         now = time.monotonic()
         for running in list(self._running.values()):
@@ -166,7 +176,12 @@ class StudyDisplay:
                 f"{running.score:.3f}" if running.score is not None else "",
             )
         failures = [
-            Text(f"failed: {self._entries[trial_id].label}: {cause}", style="red", overflow="ellipsis", no_wrap=True)
+            Text(
+                f"failed: {self._entries[trial_id].label}: {cause}",
+                style="red",
+                overflow="ellipsis",
+                no_wrap=True,
+            )
             for trial_id, cause in list(self._failed().items())[-SHOWN_FAILURES:]
         ]
         return Group(self._headline(), bar, table, *failures)
@@ -178,6 +193,9 @@ class _Reporter(tune.Callback):
     def __init__(self, display: StudyDisplay) -> None:
         self._display = display
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks for a restore that never comes
+
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         self._display.trial_started(trial.config["trial_id"])
 
@@ -188,7 +206,10 @@ class _Reporter(tune.Callback):
         self._display.trial_ended(trial.config["trial_id"], trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._display.trial_ended(trial.config["trial_id"], None)
+        lines = str(trial.get_error() or "").strip().splitlines()
+        self._display.trial_ended(
+            trial.config["trial_id"], None, error=lines[-1] if lines else "no error was left"
+        )
 
 
 def duration(seconds: float) -> str:

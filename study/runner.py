@@ -64,9 +64,7 @@ class Outcome:
         return not (self.failed or self.not_run or self.was_interrupted)
 
 
-def run_study(
-    study: Study, *, store: Store, display: StudyDisplay, keep_failed: bool = False
-) -> Outcome:
+def run_study(study: Study, *, store: Store, display: StudyDisplay, keep_failed: bool = False) -> Outcome:
     """Run what a study still needs, and leave true statuses behind.
 
     Raises:
@@ -120,7 +118,10 @@ def _config(entry: PlanEntry, study: Study, plan: Plan, store: Store) -> dict[st
 def _fit(searcher: DagSearcher, study: Study, store: Store, display: StudyDisplay) -> bool:
     """Run Tune to the end; return whether a signal stopped it."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_n_pending())
-    with tempfile.TemporaryDirectory(prefix="transfusion-tune-") as folder, _StopOnSignal().watching() as stopper:
+    with (
+        tempfile.TemporaryDirectory(prefix="transfusion-tune-") as folder,
+        _StopOnSignal().watching() as stopper,
+    ):
         tuner = tune.Tuner(
             tune.with_resources(
                 TransfusionTrainable, lambda config: {"cpu": config["cpu"], "gpu": config["gpu"]}
@@ -133,6 +134,7 @@ def _fit(searcher: DagSearcher, study: Study, store: Store, display: StudyDispla
                 storage_path=folder,
                 verbose=0,
                 stop=stopper,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[display.tune_callback()],
             ),
         )
@@ -167,7 +169,9 @@ def _ray() -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"include_dashboard": False}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local)
+    ray.init(
+        address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local
+    )
     try:
         yield
     finally:
@@ -175,7 +179,7 @@ def _ray() -> Iterator[None]:
 
 
 class _StopOnSignal(tune.Stopper):
-    """Ends the run at the first SIGINT or SIGTERM: trials commit a state and leave. The second one leaves at once."""
+    """Ends the run at the first SIGINT or SIGTERM, when trials commit a state; a second leaves at once."""
 
     def __init__(self) -> None:
         self.is_stopping = False

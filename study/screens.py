@@ -14,6 +14,7 @@ STYLES = {
     State.WAITING: "dim",
 }
 MAX_ROWS = 60
+MAX_LABELS = 3
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -23,7 +24,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     _print_sources(plan, console)
     for excluded in plan.excluded:
         values = ", ".join(f"{axis} {value}" for axis, value in excluded.axes.items())
-        console.print(f"excluded: {values}: {excluded.reason}", style="dim", markup=False)
+        console.print(f"excluded: {values}: {excluded.reason}", style="dim", markup=False, soft_wrap=True)
     if plan.n_merged:
         console.print(
             f"{plan.n_merged} combinations are the same training as another and are trained once", style="dim"
@@ -41,14 +42,19 @@ def print_outcome(study: str, outcome: Outcome, console: Console | None = None) 
     """Print how a run ended: what failed and why, and what to do next."""
     console = console or Console()
     for label, cause in outcome.failed:
-        console.print(f"failed: {label}: {cause}", style="red", markup=False)
-    for label, reason in outcome.not_run:
-        console.print(f"not run: {label}: {reason}", style="yellow", markup=False)
+        console.print(f"failed: {label}: {cause}", style="red", markup=False, soft_wrap=True)
+    for reason in dict.fromkeys(reason for _, reason in outcome.not_run):
+        labels = [label for label, why in outcome.not_run if why == reason]
+        more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
+        listed = "; ".join(labels[:MAX_LABELS])
+        console.print(f"not run: {listed}{more}: {reason}", style="yellow", markup=False, soft_wrap=True)
     counts = f"{outcome.n_ran} trials ran, {outcome.n_reused} were done before"
     if outcome.was_interrupted:
-        console.print(f"{study} interrupted: {counts}. Go on with: transfusion resume {study}")
+        console.print(
+            f"{study} interrupted: {counts}. Go on with: transfusion resume {study}", soft_wrap=True
+        )
     elif outcome.is_complete:
-        console.print(f"{study} complete: {counts}. Next: transfusion analyze {study}")
+        console.print(f"{study} complete: {counts}. Next: transfusion analyze {study}", soft_wrap=True)
     else:
         console.print(
             f"{study} ended with {len(outcome.failed)} failed and {len(outcome.not_run)} not run: {counts}. "
@@ -66,9 +72,19 @@ def _print_cells(plan: Plan, console: Console) -> None:
     table.add_column("state")
     for label, entries in list(cells.items())[:MAX_ROWS]:
         states = {state: [e for e in entries if e.state == state] for state in State}
-        words = [f"[{STYLES[s]}]{len(found)} {s}[/]" if STYLES[s] else f"{len(found)} {s}" for s, found in states.items() if found]
-        reasons = sorted({entry.reason for entry in entries if entry.reason and entry.state != State.FAILED})
-        table.add_row(label, str(len(entries)), ", ".join(words) + (f"  [dim]{'; '.join(reasons)}[/]" if reasons else ""))
+        words = [
+            f"[{STYLES[s]}]{len(found)} {s}[/]" if STYLES[s] else f"{len(found)} {s}"
+            for s, found in states.items()
+            if found
+        ]
+        # What a waiting trial waits for is in the list of sources, what failed in the list of failures.
+        shown = [entry for entry in entries if entry.state in (State.DONE, State.PARTIAL)]
+        reasons = sorted({entry.reason for entry in shown if entry.reason})
+        table.add_row(
+            label,
+            str(len(entries)),
+            ", ".join(words) + (f"  [dim]{'; '.join(reasons)}[/]" if reasons else ""),
+        )
     console.print(table)
     if len(cells) > MAX_ROWS:
         console.print(f"… and {len(cells) - MAX_ROWS} more cells (plan --json lists all)", style="dim")
@@ -78,13 +94,17 @@ def _print_sources(plan: Plan, console: Console) -> None:
     children = plan.children()
     for entry in plan.entries:
         if entry.trial_id in children:
-            console.print(f"source: {entry.label} ({entry.state}) → {len(children[entry.trial_id])} trials", style="cyan", markup=False)
+            console.print(
+                f"source: {entry.label} ({entry.state}) → {len(children[entry.trial_id])} trials",
+                style="cyan",
+                markup=False,
+            )
 
 
 def _print_failures(plan: Plan, console: Console) -> None:
     for entry in plan.entries:
         if entry.state == State.FAILED:
-            console.print(f"failed: {entry.label}: {entry.reason}", style="red", markup=False)
+            console.print(f"failed: {entry.label}: {entry.reason}", style="red", markup=False, soft_wrap=True)
 
 
 def _summary(plan: Plan) -> str:

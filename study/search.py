@@ -59,6 +59,9 @@ class DagSearcher(Searcher):
                 self._make_ready(entry.trial_id)
 
     # Tune's own state is disposable: what is done is read from MLflow at every start.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing."""
 

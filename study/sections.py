@@ -7,16 +7,17 @@ only, and then `study.grid` makes trial specs of them.
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from study.axes import Axis
 from study.yaml_lines import Document
 from trainables.architectures.catalog import ARCHITECTURES
+from trainables.datasets.spec import DataPath
 from trainables.errors import unknown_choice
 from trainables.fields import ListAsTuple, NonNegative, Positive, SpecModel
-from trainables.spec import CheckpointOptions, DatasetSpec, RunOptions, SelectionMetric
+from trainables.spec import CheckpointOptions, DatasetSpec, RunOptions, SelectionMetric, Sha256
 
 NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-.")
 
@@ -119,6 +120,39 @@ class Include(SpecModel):
     reason: Annotated[str, Field(min_length=1)] | None = None
 
 
+class TrialSection(SpecModel):
+    """What every trial has unless an axis says otherwise; the content is checked with the axes."""
+
+    architecture: Any = None
+    init: Any = None
+    dataset: Any = None
+    training: Any = None
+
+
+class WeightsSection(SpecModel):
+    """A source that is published, or a file below the data root."""
+
+    weights: str | None = None
+    file: DataPath | None = None
+    sha256: Sha256 | None = None
+
+
+class PretrainingSection(SpecModel):
+    """A source that is trained first.
+
+    Attributes:
+        training: laid over the training of the section `trial`.
+        init: `random`, or `pretrained` if it has a source itself.
+    """
+
+    dataset: Any
+    training: dict[str, Any] = Field(default_factory=dict)
+    init: str | dict[str, Any] | None = None
+    seed: Seed = 0
+    checkpoint: Literal["best", "final"] = "best"
+    source: dict[str, Any] | None = None
+
+
 class StudyFile(SpecModel):
     """A study file; what the grid decides is checked later, value by value."""
 
@@ -128,7 +162,7 @@ class StudyFile(SpecModel):
         tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1), AfterValidator(_all_different)
     ] = (0,)
     datasets: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    trial: dict[str, Any]
+    trial: TrialSection
     source: dict[str, Any] | None = None
     grid: dict[str, Any] = Field(default_factory=dict)
     zip: Annotated[tuple[dict[str, Any], ...], ListAsTuple] = ()
@@ -185,3 +219,13 @@ class Study:
         """Every axis of the grid and of its zipped groups, by name."""
         depths = (self.depths,) if self.depths else ()
         return {axis.name: axis for group in (self.grid, depths, *self.groups) for axis in group}
+
+    @property
+    def declared_axes(self) -> set[str]:
+        """Names under grid and zip as written, those of mistaken axes included."""
+        sections = (self.document.content.get("grid"), *_as_list(self.document.content.get("zip")))
+        return {name for section in sections if isinstance(section, dict) for name in section}
+
+
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""The MLflow run of a study: its file, its plan and its analysis. Trials have their own (`trainables.record`)."""
+"""The MLflow run of a study: its file, its plan, its analysis. Trials have `trainables.record`."""
 
 import json
 import tempfile

@@ -1,7 +1,7 @@
 """A hand-written stand-in for the record of a study: a few trials with plausible curves, no MLflow."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -120,10 +120,9 @@ class FakeReader:
 
 
 def small_study(
-    *, seeds: Iterable[int] = (0, 1, 2), inits: Iterable[str] = ("random", "1", "2", "3", "pretrained")
+    *, seeds: Sequence[int] = (0, 1, 2), inits: Sequence[str] = ("random", "1", "2", "3", "pretrained")
 ) -> list[TrialRecord]:
     """Return the records of a transfusion study on one setting, its source training included."""
-    source = spec_of("pretrained", 0).init.source
-    assert source is not None
-    assert source.trial is not None
-    return [record_of(source.trial)] + [record_of(spec_of(init, seed)) for init in inits for seed in seeds]
+    specs = [spec_of(init, seed) for init in inits for seed in seeds]
+    parents = [spec.init.source.trial for spec in specs if spec.init.source and spec.init.source.trial]
+    return [record_of(spec) for spec in [*parents[:1], *specs]]

@@ -24,7 +24,10 @@ PURE = ("analysis.moments", "analysis.similarity", "analysis.statistics")
 
 def modules() -> dict[str, Path]:
     files = (file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py")))
-    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
 
 
 def imports(file: Path, *, at_import_time_only: bool = False) -> set[str]:
@@ -39,7 +42,11 @@ def imports(file: Path, *, at_import_time_only: bool = False) -> set[str]:
             for alias in node.names:
                 # `from package import module` is an import of the module, not of what the package exports.
                 inner = f"{node.module}.{alias.name}"
-                found.add(inner if (ROOT / Path(*inner.split("."))).with_suffix(".py").exists() else node.module or "")
+                found.add(
+                    inner
+                    if (ROOT / Path(*inner.split("."))).with_suffix(".py").exists()
+                    else node.module or ""
+                )
         if at_import_time_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -81,13 +88,15 @@ def test_numerics_know_nothing_of_the_project(module: str) -> None:
 
 def test_there_is_no_import_cycle() -> None:
     graph = {
-        module: {name for name in imports(file, at_import_time_only=True) if name in MODULES and name != module}
+        module: {
+            name for name in imports(file, at_import_time_only=True) if name in MODULES and name != module
+        }
         for module, file in MODULES.items()
     }
     done: set[str] = set()
 
     def walk(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, f"import cycle: {' → '.join((*path[path.index(module):], module))}"
+        assert module not in path, f"import cycle: {' → '.join((*path[path.index(module) :], module))}"
         if module in done:
             return
         for imported in sorted(graph[module]):

@@ -236,10 +236,12 @@ def test_a_tag_edited_by_hand_gives_a_clear_error(store: Store) -> None:
 
 
 def test_a_store_that_cannot_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TrackingError, match="MLflow at sqlite:////proc/none/x.db cannot be used"):
+    with pytest.raises(TrackingError, match=r"MLflow at sqlite:.*/proc/none/x.db cannot be used"):
         open_store("sqlite:////proc/none/x.db")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used.*start it, or mend") as raised:
+    with pytest.raises(
+        TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used.*start it, or mend"
+    ) as raised:
         open_store("http://me:hunter2@127.0.0.1:9")
     assert "hunter2" not in str(raised.value)
 

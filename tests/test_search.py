@@ -112,7 +112,12 @@ def test_a_lost_worker_costs_a_retry_and_one_that_keeps_dying_is_given_up() -> N
 
 
 def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kept() -> None:
-    entries = (entry(0, state=State.DONE), entry(1, parent=0), entry(2, state=State.FAILED), entry(3, parent=2))
+    entries = (
+        entry(0, state=State.DONE),
+        entry(1, parent=0),
+        entry(2, state=State.FAILED),
+        entry(3, parent=2),
+    )
     searcher, _ = make_searcher(*entries)
     assert [suggest(searcher, name) for name in "ab"] == ["t2", "t1"]
     kept, _ = make_searcher(*entries, keep_failed=True)

@@ -54,7 +54,8 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
         raise CheckpointError(f"{path}: the checkpoint file is missing")
     if sha256 is not None and (found := digest(path)) != sha256:
         raise CheckpointError(
-            f"{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; the checkpoint is truncated or altered"
+            f"{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; "
+            "the checkpoint is truncated or altered"
         )
     try:
         with safe_open(path, framework="pt") as file:

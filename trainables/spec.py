@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from trainables.architectures.catalog import find_architecture
+from trainables.datasets.catalog import normalize_dataset
 from trainables.datasets.spec import DataPath, DatasetSpec
 from trainables.errors import SpecError, WeightsError, unknown_choice
 from trainables.fields import (
@@ -300,15 +301,15 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
     """Return the normal form of a spec: equal trainings give equal results.
 
     Transfusing no stage is `random` (or `mean_var`), transfusing every stage is `pretrained`; a depth
-    is a number; a weight file is known by its digest.
+    is a number; a weight file is known by its digest; what a dataset does not use is at its default.
 
     Args:
         data_root: where a weight file is looked up; needed only if the lineage names a file without digest.
 
     Raises:
-        SpecError: unknown architecture or stage, a depth beyond the network, images too small for it,
-            or a source whose images have other channels or whose network is another. The message starts
-            with the field.
+        SpecError: unknown architecture, stage, reader or class, a depth beyond the network, images too small
+            for it, or a source whose images have other channels or whose network is another. The message
+            starts with the field.
         WeightsError: a weight file is missing.
     """
     architecture = find_architecture(spec.architecture.name)
@@ -319,7 +320,7 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
         )
     source = _resolve_source(spec, data_root)
     init = _normal_init(spec.init, source, architecture=spec.architecture.name)
-    return spec.model_copy(update={"init": init})
+    return spec.model_copy(update={"dataset": normalize_dataset(spec.dataset), "init": init})
 
 
 def _normal_init(init: InitSpec, source: SourceSpec | None, *, architecture: str) -> InitSpec:

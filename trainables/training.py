@@ -71,7 +71,7 @@ def evaluation_steps(spec: EvaluationSpec, total_steps: int) -> tuple[int, ...]:
         grid = np.geomspace(1, total_steps, spec.points)
     else:
         grid = np.linspace(total_steps / spec.points, total_steps, spec.points)
-    return tuple(sorted({0, total_steps, *(int(round(step)) for step in grid)}))
+    return tuple(sorted({0, total_steps, *(round(step) for step in grid)}))
 
 
 def learning_rate(spec: TrainingSpec, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
@@ -154,7 +154,7 @@ class Training:
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
         loss = self.objective.loss(self.network.module(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self._unread_losses.append(loss.detach())
         self.step += 1
@@ -190,8 +190,8 @@ class Training:
         if len(bad):
             step = self.step - len(losses) + int(bad[0]) + 1
             raise NotFiniteError(
-                f"train_loss became {float(losses[int(bad[0])])} at step {step} (lr={self._rate(step - 1):.3g}); "
-                "the trial is marked failed"
+                f"train_loss became {float(losses[int(bad[0])])} at step {step} "
+                f"(lr={self._rate(step - 1):.3g}); the trial is marked failed"
             )
         # One by one, so that the sum does not depend on where a pause fell.
         for loss in losses.tolist():

@@ -1,4 +1,4 @@
-"""The trial as Ray Tune sees it: a class that survives from trial to trial, so that a worker is started once."""
+"""The trial as Ray Tune sees it: a class that outlives the trial, so that a worker starts once."""
 
 import os
 from collections.abc import Iterator

@@ -4,8 +4,8 @@ One run per trial, for ever, found by its `trial_id` tag; all trials of all stud
 experiment, so that a trial two studies share is one run, and the UI can group by the tag `cell`.
 """
 
-from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord
 from trainables.record import names
+from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord
 from trainables.record.store import Store, default_tracking_uri, open_store
 from trainables.record.writer import TrialWriter
 

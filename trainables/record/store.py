@@ -1,5 +1,6 @@
-"""The connection to MLflow: one client, one experiment, and the few calls that are more than a client call."""
+"""The connection to MLflow: one client, one experiment, and what is more than a client call."""
 
+import logging
 import os
 import re
 import tempfile
@@ -25,6 +26,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from trainables.errors import CheckpointError, TrackingError  # noqa: E402
 from trainables.record import names  # noqa: E402
+
+# Nobody needs to read that an SQLite file was made.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 SQLITE = "sqlite:///"
 PAGE = 1000
@@ -87,7 +91,9 @@ class Store:
         created = self.client.create_run(
             self.experiment_id, tags={**tags, tag: value}, run_name=tags.get(names.RUN_NAME)
         )
-        oldest = min(self.search(query), key=lambda run: (run.info.start_time, run.info.run_id), default=created)
+        oldest = min(
+            self.search(query), key=lambda run: (run.info.start_time, run.info.run_id), default=created
+        )
         if oldest.info.run_id != created.info.run_id:
             self.client.delete_run(created.info.run_id)
         return oldest

@@ -1,4 +1,4 @@
-"""The writing side of a trial's record: one writer at a time, every point once, checkpoints whole or absent."""
+"""Writes a trial's record: one writer at a time, every point once, checkpoints whole or absent."""
 
 import json
 import os
@@ -51,7 +51,9 @@ class TrialWriter:
     _last_flush: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, store: Store, spec: TrialSpec, *, study: str | None, environment: Environment) -> "TrialWriter":
+    def open(
+        cls, store: Store, spec: TrialSpec, *, study: str | None, environment: Environment
+    ) -> "TrialWriter":
         """Find the run of a resolved spec or create it, and take it over.
 
         A finished run is only tagged with the study; any other gets a new attempt, after which the
@@ -99,7 +101,8 @@ class TrialWriter:
             )
         dataset = MetaDataset(CodeDatasetSource(tags={}), name=name, digest=digest[:36])
         self.store.client.log_inputs(
-            self.run_id, [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])]
+            self.run_id,
+            [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
         )
         self._tags[names.DATASET_DIGEST] = digest
 
@@ -198,7 +201,7 @@ class TrialWriter:
         present = self.store.client.get_run(self.run_id).data.tags.get(names.ATTEMPT)
         if present != self.attempt:
             raise StaleAttemptError(
-                f"run {self.run_id}: attempt {present} has taken over from attempt {self.attempt}, which stops"
+                f"run {self.run_id}: attempt {present} has taken over from attempt {self.attempt}"
             )
 
     def _read_points(self, metrics: Mapping[str, float]) -> set[tuple[str, int]]:

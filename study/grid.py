@@ -1,0 +1,229 @@
+"""From a study to its trials: axes are crossed, equal trainings merged, sources put before their users."""
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from study.axes import DEPTH, Assignment, Scalar
+from study.blocks import Blocks
+from study.combinations import combinations, included, n_combinations
+from study.exclusion import Exclusion
+from study.sections import ArchitectureResources, Study
+from trainables.errors import SpecError, StudyFileError, WeightsError
+from trainables.spec import TrialSpec, file_digest, n_transfused, trial_id
+from trainables.validation import Problem, dotted
+
+MAX_COMBINATIONS = 100_000
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets.
+
+    Attributes:
+        cpu: cores.
+        gpu: GPUs; below 1, trials share one.
+    """
+
+    cpu: float
+    gpu: float
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial of a study.
+
+    Attributes:
+        spec: resolved.
+        axes: the values of what the study varies, seed included; empty for a mere source.
+        parent_id: the trial whose weights it starts from.
+        is_source: it is there only because another trial starts from it.
+    """
+
+    spec: TrialSpec
+    trial_id: str
+    axes: Mapping[str, Scalar]
+    parent_id: str | None
+    is_source: bool
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A combination that the study file drops.
+
+    Attributes:
+        axes: its values; the seed only if it is dropped for some seeds.
+        n_trials: how many trainings that saves.
+    """
+
+    axes: Mapping[str, Scalar]
+    reason: str
+    n_trials: int
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All trials of a study.
+
+    Attributes:
+        trials: sources before the trials that start from them.
+        merged: how many combinations are the same training as an earlier one.
+    """
+
+    trials: list[PlannedTrial] = field(default_factory=list)
+    excluded: list[Excluded] = field(default_factory=list)
+    merged: int = 0
+
+
+def expand(study: Study, *, data_root: Path | None = None) -> Expansion:
+    """Return the trials of a study, in the order of its file.
+
+    Args:
+        data_root: where weight files are looked up; default: the environment's TRANSFUSION_DATA.
+
+    Raises:
+        StudyFileError: the study was not made by `load_study` and is mistaken.
+        WeightsError: a weight file without a `sha256` in the study file is missing.
+    """
+    expander = _Expander(study, digest=cache(lambda file: _digest(file, data_root)))
+    expansion = expander.run()
+    if expander.problems:
+        raise StudyFileError(study.name, [problem.message for problem in expander.problems])
+    return expansion
+
+
+def check_grid(study: Study) -> tuple[list[TrialSpec], list[Problem]]:
+    """Expand a study without looking at weight files.
+
+    Returns:
+        The specs of its trials, and every mistake that shows when combinations are made.
+    """
+    expander = _Expander(study, digest=lambda file: "0" * 64)
+    expansion = expander.run()
+    return [trial.spec for trial in expansion.trials], expander.problems
+
+
+def _digest(file: str, data_root: Path | None) -> str:
+    root = data_root or os.environ.get("TRANSFUSION_DATA")
+    if not root:
+        raise WeightsError(f"source.file {file}: set TRANSFUSION_DATA to the folder that holds it")
+    return file_digest(Path(root) / file)
+
+
+class _Expander:
+    def __init__(self, study: Study, *, digest: Callable[[str], str]) -> None:
+        self._study = study
+        self._blocks = Blocks(study, digest=digest)
+        self._exclusion = Exclusion(study)
+        self._trials: dict[str, PlannedTrial] = {}
+        self._excluded: list[Excluded] = []
+        self._n_merged = 0
+        self._n_added = 0
+        self._problems: list[Problem] = []
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [*self._blocks.problems.values(), *self._exclusion.problems, *self._problems]
+
+    def run(self) -> Expansion:
+        n_trainings = n_combinations(self._study)
+        if n_trainings > MAX_COMBINATIONS:
+            message = f"grid gives {n_trainings} trainings; at most {MAX_COMBINATIONS} are allowed"
+            self._problems.append(Problem(("grid",), message))
+            return Expansion()
+        self._cross()
+        for index in range(len(self._study.include)):
+            self._include(index)
+        n_excluded = sum(excluded.n_trials for excluded in self._excluded)
+        if n_excluded and not self._trials and not self.problems:
+            message = f"exclude drops all {n_excluded} trainings; nothing is left to do"
+            self._problems.append(Problem(("exclude",), message))
+        return Expansion(list(self._trials.values()), self._excluded, self._n_merged)
+
+    def _cross(self) -> None:
+        seen: set[str] = set()
+        for assignment in combinations(self._study, self._blocks):
+            seen.update(assignment)
+            architecture = self._blocks.architecture(assignment)
+            dropped = self._exclusion.dropped_seeds(assignment, architecture)
+            self._add_cell(assignment, dropped)
+        self._problems += self._exclusion.unused()
+        depths = self._study.axes.get(DEPTH)
+        if depths is not None and DEPTH not in seen:
+            message = f"{dotted(depths.path)} has no effect, for no combination has init: transfusion"
+            self._problems.append(Problem(depths.path, message))
+
+    def _include(self, index: int) -> None:
+        n_added, n_problems = self._n_added, len(self.problems)
+        for assignment in included(self._study, index, self._blocks):
+            if DEPTH in self._study.include[index].set and DEPTH not in assignment:
+                path = ("include", index, "set", DEPTH)
+                message = f"{dotted(path)} has no effect without init: transfusion"
+                self._problems.append(Problem(path, message))
+            self._add_cell(assignment, {})
+        if self._n_added == n_added and len(self.problems) == n_problems:
+            message = f"include[{index}] adds nothing: the study has these trials already"
+            self._problems.append(Problem(("include", index), message))
+
+    def _add_cell(self, assignment: Assignment, dropped: Mapping[int, str]) -> None:
+        axes = self._axes(assignment)
+        if dropped:
+            self._excluded += _excluded(axes, dropped, self._study.seeds)
+        seeds = [seed for seed in self._study.seeds if seed not in dropped]
+        first = self._blocks.trial(assignment) if seeds else None
+        if first is not None:
+            for seed in seeds:
+                self._add(first.model_copy(update={"seed": seed}), {**axes, "seed": seed})
+
+    def _axes(self, assignment: Assignment) -> dict[str, Scalar]:
+        """Name the values of a combination; a depth as a number of stages, whatever was written."""
+        axes = {name: value.label for name, value in assignment.items()}
+        architecture = self._blocks.architecture(assignment)
+        if DEPTH in axes and architecture is not None:
+            with suppress(SpecError):  # reported when the trial is built
+                axes[DEPTH] = n_transfused(assignment[DEPTH].raw, architecture)
+        return axes
+
+    def _add(self, spec: TrialSpec, axes: dict[str, Scalar]) -> None:
+        identity = trial_id(spec)
+        known = self._trials.get(identity)
+        if known is not None and not known.is_source:
+            self._n_merged += 1
+            return
+        self._n_added += 1
+        if known is None:
+            self._trials[identity] = self._planned(spec, identity, axes, is_source=False)
+        else:
+            self._trials[identity] = replace(known, axes=axes, is_source=False)
+
+    def _planned(
+        self, spec: TrialSpec, identity: str, axes: Mapping[str, Scalar], *, is_source: bool
+    ) -> PlannedTrial:
+        source = spec.init.source
+        parent_id = None
+        if source is not None and source.trial is not None:
+            parent_id = trial_id(source.trial)
+            if parent_id not in self._trials:
+                self._trials[parent_id] = self._planned(source.trial, parent_id, {}, is_source=True)
+        return PlannedTrial(spec, identity, axes, parent_id, is_source, self._resources(spec))
+
+    def _resources(self, spec: TrialSpec) -> Resources:
+        section = self._study.resources
+        own = section.by_architecture.get(spec.architecture.name, ArchitectureResources())
+        return Resources(
+            cpu=section.cpu if own.cpu is None else own.cpu, gpu=section.gpu if own.gpu is None else own.gpu
+        )
+
+
+def _excluded(
+    axes: Mapping[str, Scalar], dropped: Mapping[int, str], seeds: tuple[int, ...]
+) -> list[Excluded]:
+    """Note a combination once if all its seeds are dropped for one reason, else seed by seed."""
+    reasons = set(dropped.values())
+    if len(reasons) == 1 and set(dropped) == set(seeds):
+        return [Excluded(axes, reasons.pop(), len(seeds))]
+    return [Excluded({**axes, "seed": seed}, reason, 1) for seed, reason in dropped.items()]

@@ -1,0 +1,212 @@
+"""The whole analysis, from records to one HTML file."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+from analysis.pipeline import analyze
+from tests.fake_records import FakeReader, record_of, small_study, spec_of
+
+
+class Planned(NamedTuple):
+    label: str
+    state: str
+    reason: str
+
+
+class Page(HTMLParser):
+    """Text, links, ids and open tags of a page."""
+
+    VOID = ("meta", "img", "br", "hr", "link", "input")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.anchors, self.ids, self.sources = "", set(), set(), []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.add(values["id"])
+        if tag == "a":
+            self.anchors.add(values["href"].removeprefix("#"))
+        self.sources += [values[key] for key in ("src", "href") if key in values]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+def report_of(records, tmp_path: Path, **options) -> str:
+    reader = records if isinstance(records, FakeReader) else FakeReader(records)
+    path = analyze(
+        reader,
+        study="a study",
+        data_root=None,
+        output=tmp_path / "out",
+        probe_images=64,
+        positions_per_image=2,
+        **options,
+    )
+    assert path == tmp_path / "out" / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with everything in it."""
+    folder = tmp_path_factory.mktemp("report")
+    failed = record_of(spec_of("random", 3), status="failed", cause="train_loss became nan at step 412")
+    records = [*small_study(), failed]
+    report_of(
+        FakeReader(records, damaged=[(records[1].trial_id, "initial")]),
+        folder,
+        question="Does <pretraining> help?",
+        study_file="name: a study\nseeds: [0, 1, 2]  # <three>\n",
+        planned=[Planned("resnet18 · random · digits 5–9", "to run", "not started")],
+    )
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def html(full: Path) -> str:
+    return (full / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_needs_nothing_else(html):
+    page = Page(html)
+    assert page.open == []
+    assert page.anchors <= page.ids
+    assert all(source.startswith(("#", "data:")) for source in page.sources)
+    assert not re.search(r"@import|url\(|https?://(?!www\.w3\.org)", html)
+
+
+def test_the_page_says_what_was_asked_and_what_was_found(html):
+    text = Page(html).text
+    assert "Does <pretraining> help?" in text
+    assert "<pretraining>" not in html
+    for part in ("Key findings", "Performance", "Convergence", "Transfusion depth", "Learning curves",
+                 "Similarity of representations", "Source trainings", "What is missing",
+                 "Settings and method", "Study file", "# <three>"):  # fmt: skip
+        assert part in text
+    assert "Best mean test AUROC: pretrained" in text
+    assert "95 % interval" in text
+    assert re.search(r"16\s*trials finished", text)
+    assert re.search(r"1\s*trials failed", text)
+
+
+def test_what_is_missing_is_listed_with_its_reason(html):
+    text = Page(html).text
+    for part in ("resnet18 · random · digits 5–9", "not started", "train_loss became nan at step 412",
+                 "checkpoint 'initial' cannot be used: truncated"):  # fmt: skip
+        assert part in text
+
+
+def test_the_method_is_stated(html):
+    text = Page(html).text
+    assert "99% (squares of singular values)" in text.replace(", as squares", " (squares").replace(
+        "values", "values)"
+    )
+    assert "64 of the test split" in text
+    assert "Noise floor." in text
+    assert "0.99 × the mean best val_auroc of random" in text
+
+
+def test_every_table_and_figure_is_written(full):
+    tables = {path.name for path in (full / "tables").iterdir()}
+    for name in ("performance", "convergence", "similarity", "missing", "sources"):
+        assert {f"{name}.csv", f"{name}.md", f"{name}.tex"} <= tables
+    assert {"trials.csv", "histories.csv", "similarity_pairs.csv"} <= tables
+    drawn = {path.name for path in (full / "figures").iterdir()}
+    for name in ("learning_curves_val_auroc", "transfusion_depth", "similarity_before_after_svcca",
+                 "similarity_pairs_svcca", "similarity_pairs_linear_cka"):  # fmt: skip
+        assert {f"{name}.png", f"{name}.svg"} <= drawn
+
+
+def test_written_rows_are_the_trials(full):
+    trials = pd.read_csv(full / "tables" / "trials.csv")
+    assert len(trials) == 17
+    assert {"steps", "reached", "curve_area", "test_auroc"} <= set(trials)
+    assert trials["steps"].notna().sum() == 15
+
+
+def test_analysing_twice_changes_nothing_but_the_clock(tmp_path):
+    pages = [report_of(small_study(seeds=(0, 1), inits=("random", "1")), tmp_path) for _ in range(2)]
+    first, second = (re.sub(r"Study report · [^<]*", "", page) for page in pages)
+    assert first == second
+
+
+def test_one_seed_is_reported_with_a_warning(tmp_path):
+    text = Page(report_of(small_study(seeds=(0,)), tmp_path)).text
+    assert "Some cells have only one seed." in text
+    assert "one seed tells nothing about the spread" in text
+    assert "random–random" not in Page(report_of(small_study(seeds=(0,)), tmp_path)).text.split("Settings")[0]
+
+
+def test_a_study_without_baseline_is_reported(tmp_path):
+    text = Page(report_of(small_study(inits=("pretrained", "2")), tmp_path)).text
+    assert "No cell of the baseline random has finished, so no differences are given." in text
+    assert "0.99 × the mean best val_auroc of all cells" in text
+
+
+@pytest.mark.parametrize("records", [[], [record_of(spec_of("random", 0), status="failed", cause="boom")]])
+def test_a_study_without_finished_trial_says_so(records, tmp_path):
+    text = Page(report_of(records, tmp_path)).text
+    assert "No trial of this study has finished, so there is nothing to conclude yet." in text
+    assert ("boom" in text) == bool(records)
+    assert ("The study has no trial yet." in text) == (not records)
+
+
+def test_a_dataset_that_is_not_here_costs_only_the_similarity(tmp_path):
+    dataset = {"reader": "medmnist", "path": "pneumoniamnist.npz", "size_px": 28}
+    records = [record_of(spec_of(init, seed, dataset=dataset)) for init in ("random", "1") for seed in (0, 1)]
+    text = Page(report_of(records, tmp_path)).text
+    assert "Best mean test AUROC" in text
+    assert "No two networks could be compared" in text
+    assert "set TRANSFUSION_DATA to the folder that holds it" in text
+
+
+def test_the_threshold_metric_ranks_and_is_drawn(tmp_path):
+    page = report_of(
+        small_study(seeds=(0, 1), inits=("random", "1")),
+        tmp_path,
+        threshold_metric="val_loss",
+        thresholds={"digits 5–9": 0.3},
+    )
+    text = Page(page).text
+    assert "val_loss ≤ 0.3000" in text
+    assert (tmp_path / "out" / "figures" / "learning_curves_val_loss.svg").exists()
+    # These trials hold no test loss, so AUROC ranks them.
+    assert "Best mean test AUROC" in text
+
+
+def test_progress_is_told(tmp_path):
+    told = []
+    report_of(small_study(seeds=(0,), inits=("random",)), tmp_path, progress=lambda *step: told.append(step))
+    assert told == [
+        ("reading histories", 0, 1),
+        ("reading histories", 1, 1),
+        ("comparing networks", 0, 1),
+        ("comparing networks", 1, 1),
+    ]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_is_valid(html, tmp_path):
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert script is not None
+    file = tmp_path / "page.js"
+    file.write_text(script.group(1))
+    assert subprocess.run(["node", "--check", str(file)], check=False).returncode == 0

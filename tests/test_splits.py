@@ -1,0 +1,142 @@
+"""Drawn splits: whole groups, every class, the same for the same seed and whatever the order."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainables.datasets.splits import draw_fraction, draw_splits
+
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    return labels[:, None] == np.arange(labels.max() + 1)
+
+
+def patients(seed: int, *, n_classes: int = 3, n_patients: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Draw 1 to 5 images a patient, mostly of one class; every class has at least five patients."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, n_patients)
+    main = np.concatenate([np.repeat(np.arange(n_classes), 5), rng.integers(0, n_classes, n_patients)])
+    labels = np.repeat(main[:n_patients], sizes)
+    strays = rng.random(len(labels)) < 0.1
+    labels[strays] = rng.integers(0, n_classes, strays.sum())
+    groups = np.repeat([f"patient{number:03d}" for number in range(n_patients)], sizes)
+    return one_hot(labels), groups
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.integers(0, 10_000), seed=st.integers(0, 10_000))
+def test_no_group_crosses_splits_and_every_class_is_in_every_split(data: int, seed: int) -> None:
+    membership, groups = patients(data)
+    splits = draw_splits(membership, groups, shares=SHARES, seed=seed)
+    for group in np.unique(groups):
+        assert len(set(splits[groups == group])) == 1
+    for split in SHARES:
+        assert membership[splits == split].any(0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.integers(0, 10_000), seed=st.integers(0, 10_000))
+def test_splits_do_not_depend_on_the_order_of_the_samples(data: int, seed: int) -> None:
+    membership, groups = patients(data)
+    shuffled = np.random.default_rng(data).permutation(len(groups))
+    splits = draw_splits(membership, groups, shares=SHARES, seed=seed)
+    again = draw_splits(membership[shuffled], groups[shuffled], shares=SHARES, seed=seed)
+    np.testing.assert_array_equal(splits[shuffled], again)
+
+
+def test_every_split_gets_its_share_of_every_class() -> None:
+    labels = np.repeat([0, 1, 2], [1000, 200, 40])
+    groups = np.array([f"{number}" for number in range(len(labels))])
+    splits = draw_splits(one_hot(labels), groups, shares=SHARES, seed=5)
+    for number, total in enumerate((1000, 200, 40)):
+        for split, share in SHARES.items():
+            assert abs((splits[labels == number] == split).sum() - share * total) <= 1
+
+
+def test_shares_hold_for_groups_of_several_samples() -> None:
+    membership, groups = patients(1, n_patients=400)
+    splits = draw_splits(membership, groups, shares=SHARES, seed=0)
+    for number in range(membership.shape[1]):
+        of_class = splits[membership[:, number]]
+        for split, share in SHARES.items():
+            assert (of_class == split).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_three_groups_of_a_class_are_spread_over_three_splits() -> None:
+    labels = np.repeat([0, 1], [100, 3])
+    groups = np.array([f"{number}" for number in range(len(labels))])
+    for seed in range(20):
+        splits = draw_splits(one_hot(labels), groups, shares=SHARES, seed=seed)
+        assert set(splits[labels == 1]) == set(SHARES)
+
+
+def test_multilabel_samples_without_any_label_are_spread_too() -> None:
+    membership = np.zeros((200, 2), bool)
+    membership[:50, 0] = membership[25:75, 1] = True
+    groups = np.array([f"{number}" for number in range(200)])
+    splits = draw_splits(membership, groups, shares=SHARES, seed=0)
+    of_none = splits[~membership.any(1)]
+    assert (of_none == "val").mean() == pytest.approx(0.15, abs=0.02)
+    for label in range(2):
+        assert (splits[membership[:, label]] == "test").mean() == pytest.approx(0.15, abs=0.03)
+
+
+def test_another_seed_gives_other_splits() -> None:
+    membership, groups = patients(0)
+    first, second = (draw_splits(membership, groups, shares=SHARES, seed=seed) for seed in (0, 1))
+    assert (first != second).any()
+
+
+def test_the_splits_of_a_seed_never_change() -> None:
+    # A published split is part of a result: a change here changes every number drawn from it.
+    groups = np.array([f"{number}" for number in range(12)])
+    splits = draw_splits(one_hot(np.arange(12) % 2), groups, shares=SHARES, seed=0)
+    assert " ".join(splits) == "train val train train test train train train train test val train"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    data=st.integers(0, 10_000),
+    seed=st.integers(0, 10_000),
+    fractions=st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)),
+)
+def test_a_smaller_fraction_is_part_of_a_larger_and_keeps_every_class(
+    data: int, seed: int, fractions: tuple[float, float]
+) -> None:
+    membership, groups = patients(data)
+    small, large = (
+        draw_fraction(membership, groups, fraction=fraction, seed=seed) for fraction in sorted(fractions)
+    )
+    assert not (small & ~large).any()
+    assert membership[small].any(0).all()
+    for group in np.unique(groups):
+        assert len(set(small[groups == group])) == 1
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 1.0])
+def test_a_fraction_keeps_that_share_of_every_class(fraction: float) -> None:
+    labels = np.repeat([0, 1], [1000, 100])
+    groups = np.array([f"{number}" for number in range(len(labels))])
+    kept = draw_fraction(one_hot(labels), groups, fraction=fraction, seed=3)
+    assert [kept[labels == number].sum() for number in (0, 1)] == [1000 * fraction, 100 * fraction]
+
+
+def test_a_fraction_does_not_depend_on_the_order_of_the_samples() -> None:
+    membership, groups = patients(2)
+    shuffled = np.random.default_rng(0).permutation(len(groups))
+    kept = draw_fraction(membership, groups, fraction=0.3, seed=0)
+    again = draw_fraction(membership[shuffled], groups[shuffled], fraction=0.3, seed=0)
+    np.testing.assert_array_equal(kept[shuffled], again)
+    assert 0 < kept.sum() < len(kept)
+
+
+def test_a_fraction_is_drawn_independently_of_the_splits() -> None:
+    # With one stream for both, the samples that came first into train would also be the ones kept.
+    labels = np.zeros(1000, np.int64)
+    groups = np.array([f"{number}" for number in range(1000)])
+    is_train = draw_splits(one_hot(labels), groups, shares={"train": 0.5, "test": 0.5}, seed=0) == "train"
+    kept = draw_fraction(one_hot(labels), groups, fraction=0.5, seed=0)
+    assert 200 < (is_train & kept).sum() < 300

@@ -1,0 +1,233 @@
+"""The training loop on real digits: reproducible, resumable to the bit, and honest about NaN."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.conftest import tiny_trial
+from trainables.architectures.stages import build_network as build
+from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
+from trainables.datasets.loading import Dataset, load_dataset
+from trainables.errors import NotFiniteError
+from trainables.seeding import seeded
+from trainables.spec import EvaluationSpec, TrainingSpec, parse_trial
+from trainables.training import Selection, Training, evaluation_steps, learning_rate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset(tiny_trial().dataset, data_root=None)
+
+
+def training_spec(**changes: object) -> TrainingSpec:
+    content = {"steps": 12, "batch_size": 16, "evaluation": {"points": 4}, **changes}
+    return parse_trial(
+        {"architecture": "cbr_tiny", "dataset": {"reader": "digits"}, "training": content}
+    ).training
+
+
+def make_training(dataset: Dataset, *, seed: int = 0, **changes: object) -> Training:
+    with seeded(seed, "weights"):
+        network = build("cbr_tiny", n_outputs=dataset.n_outputs, channels=1)
+    return Training(network, dataset, training_spec(**changes), seed=seed, device=CPU)
+
+
+def run_to_end(training: Training, *, pause: Callable[[], bool] = lambda: False) -> list[dict[str, float]]:
+    metrics = []
+    for step in evaluation_steps(training.spec.evaluation, training.total_steps):
+        if step < training.step or (step == training.step and step > 0):
+            continue
+        while not training.train_until(step, pause=pause):
+            pass
+        metrics.append(training.evaluate())
+    return metrics
+
+
+def weights(training: Training) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(training.network.module.parameters()).detach()
+
+
+def without_time(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in metrics]
+
+
+RECIPES = {
+    "momentum": {},
+    "adam": {"optimizer": {"kind": "adam", "lr": 0.001}},
+    "augmented": {"augment": {"horizontal_flip": True, "shift_px": 2}},
+    "scheduled": {"schedule": {"kind": "step", "warmup_epochs": 0.2, "milestones_epochs": [0.5]}},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_equal_seeds_give_bit_equal_weights_and_other_seeds_do_not(dataset: Dataset, recipe: str) -> None:
+    first, second, other = (make_training(dataset, seed=seed, **RECIPES[recipe]) for seed in (0, 0, 1))
+    metrics = [run_to_end(training) for training in (first, second, other)]
+    assert torch.equal(weights(first), weights(second))
+    assert without_time(metrics[0]) == without_time(metrics[1])
+    assert not torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("stop_at", [1, 5, 11])
+def test_resumed_training_equals_uninterrupted_training(
+    dataset: Dataset, recipe: str, stop_at: int, tmp_path: Path
+) -> None:
+    straight = make_training(dataset, **RECIPES[recipe])
+    expected = run_to_end(straight)
+    stopped = make_training(dataset, **RECIPES[recipe])
+    metrics = []
+    for step in evaluation_steps(stopped.spec.evaluation, stopped.total_steps):
+        if step > stop_at:
+            break
+        stopped.train_until(step)
+        metrics.append(stopped.evaluate())
+    stopped.train_until(stop_at)
+    state = stopped.take_state()
+    sha256 = write_checkpoint(tmp_path / "state", state.tensors, facts=state.facts)
+    resumed = make_training(dataset, seed=0, **RECIPES[recipe])
+    torch.rand(7)  # the global generator is elsewhere
+    resumed.restore_state(read_checkpoint(tmp_path / "state", sha256=sha256))
+    metrics += run_to_end(resumed)
+    assert torch.equal(weights(resumed), weights(straight))
+    assert without_time(metrics) == without_time(expected)
+    assert resumed.selection.step == straight.selection.step
+
+
+def test_pauses_change_nothing(dataset: Dataset) -> None:
+    straight, paused = make_training(dataset), make_training(dataset)
+    assert without_time(run_to_end(straight)) == without_time(run_to_end(paused, pause=lambda: True))
+    assert torch.equal(weights(straight), weights(paused))
+
+
+def test_an_epoch_sees_every_sample_at_most_once_and_epochs_differ(dataset: Dataset) -> None:
+    training = make_training(dataset, epochs=2, steps=None)
+    seen: list[np.ndarray] = []
+    training._batch = lambda split, chosen: seen.append(chosen) or _stub(dataset, chosen)  # type: ignore[assignment]
+    for _ in range(2 * training.steps_per_epoch):
+        training._training_batch()
+        training.step += 1
+    first, second = (
+        np.concatenate(seen[i * training.steps_per_epoch : (i + 1) * training.steps_per_epoch])
+        for i in range(2)
+    )
+    assert len(set(first)) == len(first) == training.steps_per_epoch * 16
+    assert first.tolist() != second.tolist()
+
+
+def _stub(dataset: Dataset, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(len(chosen), 1, 16, 16), torch.zeros(len(chosen), dtype=torch.long)
+
+
+def test_training_learns_the_digits(dataset: Dataset) -> None:
+    metrics = run_to_end(make_training(dataset, steps=30))
+    assert metrics[-1]["val_auroc"] > 0.97 > metrics[0]["val_auroc"]
+    assert metrics[-1]["images_seen"] == 30 * 16
+
+
+def test_evaluation_does_not_move_the_weights_or_the_batch_statistics(dataset: Dataset) -> None:
+    training = make_training(dataset)
+    before = {k: v.clone() for k, v in training.network.module.state_dict().items()}
+    training.evaluate()
+    assert all(torch.equal(before[k], v) for k, v in training.network.module.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(dataset: Dataset) -> None:
+    training = make_training(dataset, optimizer={"kind": "sgd", "lr": 0.1})
+
+    calls = iter(range(1, 100))
+
+    def poison(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output * float("nan") if next(calls) >= 4 else output
+
+    training.network.module.get_submodule("gap").register_forward_hook(poison)
+    with pytest.raises(
+        NotFiniteError, match=r"train_loss became nan at step 4 \(lr=0.1\); the trial is marked failed"
+    ):
+        training.train_until(12)
+
+
+def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Dataset) -> None:
+    network = make_training(dataset).network
+    selection = Selection("val_auroc")
+    for step, value in enumerate([0.5, 0.9, float("nan"), 0.7]):
+        with torch.no_grad():
+            next(network.module.parameters()).fill_(float(step))
+        selection.consider(value, step, network, min_delta=0.0)
+    assert (selection.step, selection.value, selection.evaluations_since) == (1, 0.9, 2)
+    assert next(iter(selection.weights.values())).unique().tolist() == [1.0]
+
+
+def test_a_loss_is_better_when_lower_and_an_improvement_below_min_delta_is_none(dataset: Dataset) -> None:
+    network = make_training(dataset).network
+    selection = Selection("val_loss")
+    assert [
+        selection.consider(v, i, network, min_delta=0.1) for i, v in enumerate([1.0, 0.95, 0.8, 2.0])
+    ] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_early_stopping_waits_for_its_patience(dataset: Dataset) -> None:
+    training = make_training(dataset, early_stopping={"patience": 2})
+    training.selection.evaluations_since = 1
+    assert not training.should_stop_early
+    training.selection.evaluations_since = 2
+    assert training.should_stop_early
+    assert not make_training(dataset).should_stop_early
+
+
+@given(total=st.integers(0, 100_000), points=st.integers(1, 60), spacing=st.sampled_from(["log", "linear"]))
+def test_evaluations_include_the_start_and_the_end_and_ascend(total: int, points: int, spacing: str) -> None:
+    steps = evaluation_steps(EvaluationSpec(points=points, spacing=spacing), total)  # type: ignore[arg-type]
+    assert steps[0] == 0
+    assert steps[-1] == total
+    assert list(steps) == sorted(set(steps))
+    assert len(steps) <= points + 2
+
+
+def test_log_spaced_evaluations_are_dense_early() -> None:
+    assert evaluation_steps(EvaluationSpec(points=5), 10_000) == (0, 1, 10, 100, 1000, 10_000)
+    assert evaluation_steps(EvaluationSpec(points=4, spacing="linear"), 100) == (0, 25, 50, 75, 100)
+
+
+def test_the_chexpert_schedule_of_the_paper() -> None:
+    # papers: linear warm-up from 0 to 0.1·32/256 over 5 epochs, then /10 at epochs 30, 60 and 90.
+    spec = training_spec(
+        epochs=100,
+        steps=None,
+        optimizer={"kind": "sgd", "lr": 0.0125},
+        schedule={"kind": "step", "warmup_epochs": 5, "milestones_epochs": [30, 60, 90]},
+    )
+
+    def rate(epoch: float) -> float:
+        return learning_rate(spec, round(epoch * 1000), steps_per_epoch=1000, total_steps=100_000)
+
+    assert rate(0) == pytest.approx(0.0125 / 5000)
+    assert rate(2.5) == pytest.approx(0.0125 / 2, rel=1e-3)
+    assert [rate(e) for e in (5, 29.9, 30, 60, 90)] == pytest.approx(
+        [0.0125, 0.0125, 1.25e-3, 1.25e-4, 1.25e-5]
+    )
+
+
+def test_a_cosine_ends_near_zero() -> None:
+    spec = training_spec(schedule={"kind": "cosine"}, optimizer={"kind": "sgd", "lr": 1.0})
+    rates = [learning_rate(spec, step, steps_per_epoch=10, total_steps=100) for step in (0, 50, 99)]
+    assert rates == pytest.approx([1.0, 0.5, 0.000247], abs=1e-6)
+
+
+def test_a_state_holds_no_hyper_parameters(dataset: Dataset) -> None:
+    state = make_training(dataset).take_state()
+    assert isinstance(state, Contents)
+    assert "lr" not in str(state.facts)

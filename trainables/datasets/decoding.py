@@ -1,0 +1,57 @@
+"""From the bytes of an image file to upright 8-bit pixels of one size."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L")
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a file to an upright image of mode L or RGB.
+
+    16-bit grey is scaled from its full range (0 … 65535), transparency is laid over black, the
+    orientation of the EXIF header is applied.
+
+    Raises:
+        Exception: whatever the decoders raise on a damaged file, and ValueError for one that holds
+            several pages, or values without a known range.
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        # An MPO is a photograph followed by its previews; any other sequence is a volume or a film.
+        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
+            raise ValueError(f"holds {opened.n_frames} pages where one image is expected")  # type: ignore[attr-defined]
+        upright = ImageOps.exif_transpose(opened)
+        return _eight_bit(upright)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in GREY_16_BIT:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("holds 32-bit values, whose range is not known; convert it to 8 or 16 bits")
+        return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("holds floating-point values, whose range is not known; convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        ground = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
+        return Image.alpha_composite(ground, opaque).convert("RGB")
+    return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def fit(image: Image.Image, *, size_px: int, channels: int) -> np.ndarray:
+    """Return (channels, size_px, size_px) uint8: bilinear with antialiasing, the sides scaled apart.
+
+    Args:
+        image: of mode L or RGB.
+        channels: 1 (ITU-R 601 luma) or 3 (grey is repeated).
+    """
+    if channels == 1:
+        image = image.convert("L")
+    if image.size != (size_px, size_px):
+        image = image.resize((size_px, size_px), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return np.broadcast_to(planes, (channels, size_px, size_px))

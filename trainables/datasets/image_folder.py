@@ -1,0 +1,137 @@
+"""One folder per class: `<split>/<class>/<image>`, or `<class>/<image>` where the splits are drawn.
+
+Splits are `train`, `val` (or `valid`, `validation`) and `test`. The folder can be an archive. Patients are
+not known, so every image is its own group.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from trainables.datasets.file_tree import FileTree, open_file_tree
+from trainables.datasets.image_names import IMAGE_SUFFIXES
+from trainables.datasets.packed import ImageFiles
+from trainables.datasets.table import Table
+from trainables.errors import DataError, suggestion
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The paths of the images and of all folders, as their parts."""
+
+    name: str
+    files: tuple[tuple[str, ...], ...]
+    folders: tuple[tuple[str, ...], ...]
+
+
+def read_image_folder(location: Path | None) -> Table:
+    """List the images of a folder or archive; nothing is decoded.
+
+    Raises:
+        DataError: there is no such folder, the layout is another, or a class has no images in a split.
+    """
+    assert location is not None, "the catalog says that this reader needs a path"
+    tree = open_file_tree(location)
+    layout = _without_copy(_Layout(tree.name, _parts(tree.files), _parts(tree.folders)))
+    split_of = _check_layout(layout)
+    classes = _classes(layout, split_of)
+    number = {name: n for n, name in enumerate(classes)}
+    names = tuple("/".join(parts) for parts in layout.files)
+    return Table(
+        name=tree.name,
+        images=ImageFiles(names, _numbered(tree, names), tree.fingerprint),
+        rows=np.arange(len(names)),
+        labels=np.array([number[parts[-2]] for parts in layout.files], dtype=np.int64),
+        classes=classes,
+        sample_ids=np.array(names),
+        groups=np.array(names),
+        splits=np.array([split_of[parts[0]] if split_of else "train" for parts in layout.files]),
+    )
+
+
+def _parts(paths: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(PurePosixPath(path).parts for path in paths)
+
+
+def _numbered(
+    tree: FileTree, names: tuple[str, ...]
+) -> Callable[[], Iterator[tuple[int, Callable[[], bytes]]]]:
+    number = {name: n for n, name in enumerate(names)}
+    return lambda: ((number[name], read) for name, read in tree.contents() if name in number)
+
+
+def _without_copy(layout: _Layout) -> _Layout:
+    """Leave out a folder that holds everything a second time (`chest_xray/chest_xray` of Kermany's data)."""
+    tops = {parts[0] for parts in layout.folders}
+    copy = layout.name.split(".")[0]
+    if copy not in tops or "train" not in {top.lower() for top in tops}:
+        return layout
+    files = tuple(parts for parts in layout.files if parts[0] != copy)
+    return _Layout(layout.name, files, tuple(parts for parts in layout.folders if parts[0] != copy))
+
+
+def _check_layout(layout: _Layout) -> dict[str, str]:
+    """Return the split of each split folder, by the folder's name; empty where classes lie at the top."""
+    if not layout.files:
+        raise DataError(
+            f"{layout.name}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none; mend dataset.path"
+        )
+    depth = 3 if any(len(parts) == 3 for parts in layout.files) else 2
+    stray = next((parts for parts in layout.files if len(parts) != depth), None)
+    if stray is not None:
+        raise DataError(
+            f"{layout.name}: expected every image at {'split/class/image' if depth == 3 else 'class/image'}, "
+            f"found {'/'.join(stray)}; move or remove it"
+        )
+    tops = sorted({parts[0] for parts in layout.folders})
+    known = [top for top in tops if top.lower() in SPLIT_FOLDERS]
+    if depth == 2:
+        if known:
+            raise DataError(
+                f"{layout.name}: expected the images of {known[0]} in one folder per class "
+                f"({known[0]}/class/image), found {'/'.join(layout.files[0])}"
+            )
+        return {}
+    for top in tops:
+        if top not in known:
+            raise DataError(
+                f"{layout.name}: expected the folders train, val (or valid, validation) and test, "
+                f"found {top!r}{suggestion(top, SPLIT_FOLDERS)}; rename or remove it"
+            )
+    split_of = {top: SPLIT_FOLDERS[top.lower()] for top in known}
+    if len(set(split_of.values())) < len(known):
+        raise DataError(f"{layout.name}: two folders are the same split: {', '.join(known)}; remove one")
+    if "train" not in split_of.values():
+        raise DataError(f"{layout.name}: expected a folder train, found only {', '.join(known)}")
+    return split_of
+
+
+def _classes(layout: _Layout, split_of: dict[str, str]) -> tuple[str, ...]:
+    """Return the class names, sorted.
+
+    Raises:
+        DataError: fewer than two, one without images, or one that a split lacks.
+    """
+    depth = 2 if split_of else 1
+    filled = {parts[:-1] for parts in layout.files}
+    for parts in layout.folders:
+        if len(parts) == depth and parts not in filled:
+            raise DataError(
+                f"{layout.name}: the class folder {'/'.join(parts)} holds no images "
+                f"({', '.join(IMAGE_SUFFIXES)}); fill or remove it"
+            )
+    classes = tuple(sorted({parts[-1] for parts in filled}))
+    if len(classes) < 2:
+        raise DataError(f"{layout.name}: expected at least two class folders, found only {classes[0]!r}")
+    for folder in split_of:
+        for name in classes:
+            if (folder, name) not in filled:
+                raise DataError(
+                    f"{layout.name}: expected the same classes in every split, "
+                    f"found no folder {folder}/{name}; add it, or remove {name!r} from the other splits"
+                )
+    return classes
