@@ -1,5 +1,6 @@
 """One look for every figure: readable in grey, by the colour-blind, and as a thumbnail."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2, 1, 2, 1, 2)))
 
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN, MOST_COLUMNS = 3.9, 3.1, 3
+TITLE_CHARACTERS_PER_IN, LEGEND_ENTRY_WIDTH_IN = 9.5, 1.8
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -42,6 +44,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
@@ -101,8 +104,8 @@ def panels(n_panels: int, *, rows_each: int = 1, title: str) -> Iterator[tuple[F
     n_columns = min(MOST_COLUMNS, n_panels)
     n_bands = -(-n_panels // n_columns)
     with mpl.rc_context(_STYLE):
-        # A lone panel gets more room, so that the title over it fits.
-        width = PANEL_WIDTH_IN * n_columns + (2.2 if n_columns == 1 else 0.6)
+        # A lone panel gets more room, so that title and legend fit.
+        width = max(PANEL_WIDTH_IN * n_columns + 0.6, 7.6)
         height = PANEL_HEIGHT_IN * n_bands * rows_each + 0.9
         figure, grid = plt.subplots(
             n_bands * rows_each, n_columns, figsize=(width, height), squeeze=False, layout="constrained"
@@ -110,7 +113,8 @@ def panels(n_panels: int, *, rows_each: int = 1, title: str) -> Iterator[tuple[F
         bands = grid.reshape(n_bands, rows_each, n_columns).transpose(0, 2, 1).reshape(-1, rows_each)
         for unused in bands[n_panels:].ravel():
             unused.remove()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        lines = textwrap.fill(title, int(width * TITLE_CHARACTERS_PER_IN))
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=11, fontweight="bold")
         try:
             yield figure, bands[:n_panels]
         finally:
@@ -138,7 +142,7 @@ def shared_legend(figure: Figure, axes: Sequence[Axes], first: Sequence[str] = (
         [handles[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=min(len(handles), 5),
+        ncols=min(len(handles), int(figure.get_figwidth() / LEGEND_ENTRY_WIDTH_IN)),
         handlelength=3,
     )
 

@@ -39,7 +39,7 @@ class Report:
 
     Attributes:
         generated: date and time, for people.
-        counts: trials, and cells of the plan, by state.
+        counts: trials by state.
         settings: name and value of what a reader needs to repeat the analysis.
     """
 

@@ -31,7 +31,6 @@ from trainables.architectures.catalog import find_architecture
 
 MAIN_MEASURE = "svcca"
 _NONE_FINISHED = "No trial has finished yet."
-_TRIAL_STATES = ("finished", "running", "failed", "killed")
 _NO_TRIAL = "The study has no trial yet."
 _NOTHING_MISSING = "Nothing: every planned cell is here, and every comparison could be made."
 
@@ -162,10 +161,9 @@ def _similarity_section(results: Results, table: Table, folder: Path) -> Section
 
 
 def _counts(trials: StudyTrials, planned: Sequence[PlannedCell]) -> dict[str, int]:
-    states = Counter(trials.table["status"])
-    counts = {f"trials {state}": states[state] for state in _TRIAL_STATES if states[state]}
-    open_cells = Counter(cell.state for cell in planned if cell.state != "done")
-    return counts | {f"planned {state}": n for state, n in sorted(open_cells.items())}
+    if planned:
+        return dict(Counter(str(cell.state) for cell in planned))
+    return {str(state): n for state, n in trials.table["status"].value_counts().items()}
 
 
 def _warnings(results: Results) -> list[str]:

@@ -52,7 +52,7 @@ def draw_before_after(
         shared_legend(figure, axes[:, 0].tolist(), inits)
         svg = save(figure, folder, f"similarity_before_after_{measure}")
     caption = (
-        f"{name} between a network at its initialization and the same network after training; 1 means "
+        f"{_sentence(name)} between a network at its initialization and the same network after training; 1 means "
         "unchanged. Line: mean over seeds; band: lowest to highest. Grey: noise floor, what unrelated "
         "activations of this size give."
     )
@@ -83,7 +83,7 @@ def draw_pairs(similarity: pd.DataFrame, *, measure: str, folder: Path) -> Drawn
         shared_legend(figure, axes[:, 0].tolist())
         svg = save(figure, folder, f"similarity_pairs_{measure}")
     caption = (
-        f"{name} between two trained networks of different seeds: one pretrained and one random, beside two "
+        f"{_sentence(name)} between two trained networks of different seeds: one pretrained and one random, beside two "
         "random ones, which show how alike two trainings are in any case. Small marks: pairs; large: their "
         "mean. “top two” is the mean of the last two backbone stages. Grey: noise floor."
     )
@@ -139,6 +139,10 @@ def _similarity_axis(axis: Axes, stages: list[str], setting: str, name: str) -> 
     axis.set_xticks(range(len(stages)), stages)
     axis.set(title=setting, ylim=(0, 1.03), xlim=(-0.55, len(stages) - 0.45))
     axis.set(ylabel=f"{name} (0 … 1)", xlabel="stage, from the input to the head")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _with_values(similarity: pd.DataFrame, measure: str, kinds: list[str]) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def missing_table(trials: pd.DataFrame, planned: Sequence[PlannedCell], similari
         seeds = ", ".join(map(str, sorted(set(rows["seed_x"]))))
         lines.append((f"{kind} similarity · {setting} · {init} · seed {seeds}", "not computed", reason))
     frame = pd.DataFrame(lines, columns=["what", "state", "reason"])
-    note = "Planned cells without a finished trial, trials that failed, comparisons that could not be made."
+    note = "Planned trials without a finished trial, trials that failed, comparisons that could not be made."
     return Table("missing", "What is missing", note, frame, frame.replace("", ABSENT))
 
 
@@ -228,8 +228,9 @@ def mean_and_sd(summary: Summary, *, digits: int = 4) -> str:
 
 
 def signed(value: float, *, digits: int = 4) -> str:
-    """`+0.0120` or `−0.0120`, with a true minus sign."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """`+0.0120` or `−0.0120`, with a true minus sign; no sign where all digits are 0."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def with_interval(difference: Summary) -> str:

@@ -1,6 +1,6 @@
 """What a grid varies: axes, their values, and how a person names both."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -73,9 +73,18 @@ def read_axis(name: str, written: Any, path: FieldPath, problems: list[Problem])
         return Axis(name, (), path)
     if wrong is not None:
         return None
-    values = tuple(Value(raw, (*path, index)) for index, raw in enumerate(written))
-    _check_distinct(values, problems)
-    return Axis(name, values, path)
+    return Axis(name, tuple(Value(raw, (*path, index)) for index, raw in enumerate(written)), path)
+
+
+def check_distinct(rows: Iterable[tuple[Value, ...]], problems: list[Problem]) -> None:
+    """Add a problem for each row of values, of an axis or of several that move together, given before."""
+    seen: set[Hashable] = set()
+    for row in rows:
+        key = tuple(value.key for value in row)
+        if key in seen:
+            words = " with ".join(repr(value.label) for value in row)
+            problems.append(Problem(row[0].path, f"{dotted(row[0].path)} repeats {words}"))
+        seen.add(key)
 
 
 def _wrong_list(name: str, written: Any, path: FieldPath) -> str | None:
@@ -104,14 +113,6 @@ def wrong_axis_name(name: str, where: str) -> str | None:
         likely = suggestion(name.split(".")[0], known)
         return f"{where} is no axis{likely} (axes: {', '.join(known)}, or a field: training.batch_size)"
     return None
-
-
-def _check_distinct(values: tuple[Value, ...], problems: list[Problem]) -> None:
-    seen: dict[Hashable, Value] = {}
-    for value in values:
-        if value.key in seen:
-            problems.append(Problem(value.path, f"{dotted(value.path)} repeats {seen[value.key].label!r}"))
-        seen.setdefault(value.key, value)
 
 
 def matches(value: Value, wanted: Any) -> bool:

@@ -23,6 +23,7 @@ from trainables.spec import (
     SourceSpec,
     TrainingSpec,
     TrialSpec,
+    n_transfused,
     resolve,
 )
 from trainables.validation import FieldPath, Problem, describe, dotted
@@ -40,11 +41,11 @@ class Blocks:
         digest: gives the SHA-256 of a weight file below the data root.
 
     Attributes:
-        problems: each with the path of the value in the file.
+        problems: the first of each value in the file, by its path.
     """
 
     def __init__(self, study: Study, *, digest: Callable[[str], str]) -> None:
-        self.problems: dict[tuple[FieldPath, str], Problem] = {}
+        self.problems: dict[FieldPath, Problem] = {}
         self._study = study
         self._digest = digest
         self._built: dict[Hashable, Any] = {}
@@ -56,6 +57,8 @@ class Blocks:
         init = self._once("init", assignment, self._init)
         dataset = self._once("dataset", assignment, self._dataset)
         training = self._once("training", assignment, self._training)
+        if architecture is not None and init is not None and init.depth is not None:
+            self._check_depth(init.depth, architecture.name, assignment)
         if init is not None and init.kind != "random":
             source = self._once("source", assignment, self._source, "architecture")
             init = init.model_copy(update={"source": source}) if source is not None else None
@@ -77,6 +80,12 @@ class Blocks:
     def is_transfusion(self, assignment: Assignment) -> bool:
         """Say whether a combination's initialization has a depth."""
         return written_out(self._raw("init", assignment), "init").get("kind") == "transfusion"
+
+    def _check_depth(self, depth: int | str, architecture: str, assignment: Assignment) -> None:
+        try:
+            n_transfused(depth, architecture)
+        except SpecError as error:
+            self._add_spec_error(error, assignment)
 
     def _once(self, root: str, assignment: Assignment, build: Callable[[Assignment], Any], *more: str) -> Any:
         key = (root, *((n, v.key) for n, v in assignment.items() if field_of(n)[0] in (root, *more)))
@@ -132,7 +141,8 @@ class Blocks:
             message = (
                 f"init: {init.kind} needs a source of pretrained weights; add a section source to the file"
             )
-            self._add(("init",), message, assignment)
+            # One mistake, however many initializations need the source.
+            self.problems.setdefault(("source",), Problem(self._written_at(("init",), assignment), message))
             return None
         return init
 
@@ -216,8 +226,10 @@ class Blocks:
             for own, other in zip(describe(error, TrainingSpec, prefix=path), inherited, strict=True):
                 field = own.path[len(path) :]
                 is_inherited = holds(base, field) and not holds(changes, field) and bool(field)
-                problem = other if is_inherited else own
-                self._add(problem.path, problem.message, assignment)
+                if is_inherited:
+                    self._add_at(("trial", *other.path), other.message)
+                else:
+                    self._add(own.path, own.message, assignment)
             return None
 
     def _pretraining_init(
@@ -260,7 +272,10 @@ class Blocks:
         if path == ("init", "depth") and DEPTH in assignment:
             message = message.replace("init.depth", DEPTH, 1)
         at = self._written_at(path, assignment)
-        self.problems.setdefault((at, message), Problem(at, message))
+        self._add_at(at, message)
+
+    def _add_at(self, path: FieldPath, message: str) -> None:
+        self.problems.setdefault(path, Problem(path, message))
 
     def _written_at(self, path: FieldPath, assignment: Assignment) -> FieldPath:
         """Return where in the file a field got its value: on an axis, or in a section."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study.axes import DEPTH, Axis, read_axis, wrong_axis_name
+from study.axes import DEPTH, Axis, check_distinct, read_axis, wrong_axis_name
 from study.content import dataset_content, named_datasets
 from study.grid import check_grid
 from study.sections import Study, StudyFile, TrialSection
@@ -101,7 +101,13 @@ def _document(text: str, path: str) -> Document:
 
 
 def _lines(document: Document, problems: Iterable[Problem]) -> list[str]:
-    numbered = {(document.line(problem.path), problem.message): None for problem in problems}
+    """Put problems in the order of their lines; what YAML misread is not reported again as a wrong value."""
+    misread = {problem.path for problem in document.problems}
+    numbered = {
+        (document.line(problem.path), problem.message): None
+        for problem in problems
+        if problem in document.problems or problem.path not in misread
+    }
     return [f"line {line}: {message}" for line, message in sorted(numbered, key=lambda item: item[0])]
 
 
@@ -137,6 +143,8 @@ def _study(file: StudyFile, text: str, document: Document, problems: list[Proble
     axes, *groups = _distinct(
         [_read_axes(file.grid, ("grid",), problems), *_groups(file, problems)], problems
     )
+    for axis in axes:
+        check_distinct(((value,) for value in axis.values), problems)
     depths = [axis for axis in axes if axis.name == DEPTH]
     _check_includes(file, problems)
     return Study(
@@ -167,13 +175,15 @@ def _read_axes(written: Mapping[str, Any], path: FieldPath, problems: list[Probl
 def _groups(file: StudyFile, problems: list[Problem]) -> list[list[Axis]]:
     groups = [_read_axes(group, ("zip", index), problems) for index, group in enumerate(file.zip)]
     for index, group in enumerate(groups):
+        groups[index] = group = [axis for axis in group if axis.values]
         sizes = {axis.name: len(axis.values) for axis in group}
         if len(set(sizes.values())) > 1:
             came = ", ".join(f"{name} {size}" for name, size in sizes.items())
             message = f"zip[{index}] must have lists of one length, got {came}"
             problems.append(Problem(("zip", index), message))
             shortest = min(sizes.values())
-            groups[index] = [replace(axis, values=axis.values[:shortest]) for axis in group]
+            groups[index] = group = [replace(axis, values=axis.values[:shortest]) for axis in group]
+        check_distinct(zip(*(axis.values for axis in group), strict=True), problems)
     return groups
 
 

@@ -40,7 +40,9 @@ class Exclusion:
         return dropped
 
     def unused(self) -> list[Problem]:
-        """Return the rules that no combination met."""
+        """Return the rules that no combination met, if all axes are there to be met."""
+        if self._study.has_mistaken_axes:
+            return []
         return [
             Problem(("exclude", index), f"exclude[{index}].where matches no combination of the grid")
             for index in self._rules
@@ -85,8 +87,8 @@ def _unknown_names(rule: Exclude, path: FieldPath, study: Study) -> list[Problem
         if name == "seed":
             unknown = [seed for seed in _as_list(wanted) if isinstance(seed, bool) or seed not in study.seeds]
             known: list[str] = [str(seed) for seed in study.seeds]
-        elif name not in axes and name in study.declared_axes:
-            continue  # its mistake is reported there
+        elif name not in axes and study.has_mistaken_axes:
+            continue  # it may be meant by one of these
         elif name not in axes:
             problems.append(Problem(at, unknown_choice(f"{dotted(path)}: an axis", name, [*axes, "seed"])))
             continue

@@ -123,6 +123,7 @@ class _Expander:
         self._excluded: list[Excluded] = []
         self._n_merged = 0
         self._n_added = 0
+        self._n_left = 0  # by the rules of exclude
         self._problems: list[Problem] = []
 
     @property
@@ -139,7 +140,7 @@ class _Expander:
         for index in range(len(self._study.include)):
             self._include(index)
         n_excluded = sum(excluded.n_trials for excluded in self._excluded)
-        if n_excluded and not self._trials and not self.problems:
+        if n_excluded and not self._n_left:
             message = f"exclude drops all {n_excluded} trainings; nothing is left to do"
             self._problems.append(Problem(("exclude",), message))
         return Expansion(list(self._trials.values()), self._excluded, self._n_merged)
@@ -158,26 +159,33 @@ class _Expander:
             self._problems.append(Problem(depths.path, message))
 
     def _include(self, index: int) -> None:
-        n_added, n_problems = self._n_added, len(self.problems)
+        n_added, are_valid = self._n_added, True
         for assignment in included(self._study, index, self._blocks):
             if DEPTH in self._study.include[index].set and DEPTH not in assignment:
                 path = ("include", index, "set", DEPTH)
                 message = f"{dotted(path)} has no effect without init: transfusion"
                 self._problems.append(Problem(path, message))
-            self._add_cell(assignment, {})
-        if self._n_added == n_added and len(self.problems) == n_problems:
+                are_valid = False
+            are_valid &= self._add_cell(assignment, {})
+        if self._n_added == n_added and are_valid:
             message = f"include[{index}] adds nothing: the study has these trials already"
             self._problems.append(Problem(("include", index), message))
 
-    def _add_cell(self, assignment: Assignment, dropped: Mapping[int, str]) -> None:
+    def _add_cell(self, assignment: Assignment, dropped: Mapping[int, str]) -> bool:
+        """Add the trials of a combination, one for each seed that is left; return whether it is valid."""
         axes = self._axes(assignment)
         if dropped:
             self._excluded += _excluded(axes, dropped, self._study.seeds)
         seeds = [seed for seed in self._study.seeds if seed not in dropped]
-        first = self._blocks.trial(assignment) if seeds else None
-        if first is not None:
-            for seed in seeds:
-                self._add(first.model_copy(update={"seed": seed}), {**axes, "seed": seed})
+        if not seeds:
+            return True
+        self._n_left += len(seeds)
+        first = self._blocks.trial(assignment)
+        if first is None:
+            return False
+        for seed in seeds:
+            self._add(first.model_copy(update={"seed": seed}), {**axes, "seed": seed})
+        return True
 
     def _axes(self, assignment: Assignment) -> dict[str, Scalar]:
         """Name the values of a combination; a depth as a number of stages, whatever was written."""

@@ -221,10 +221,11 @@ class Study:
         return {axis.name: axis for group in (self.grid, depths, *self.groups) for axis in group}
 
     @property
-    def declared_axes(self) -> set[str]:
-        """Names under grid and zip as written, those of mistaken axes included."""
+    def has_mistaken_axes(self) -> bool:
+        """Whether the file has axes, under grid or zip, that could not be read."""
         sections = (self.document.content.get("grid"), *_as_list(self.document.content.get("zip")))
-        return {name for section in sections if isinstance(section, dict) for name in section}
+        declared = {name for section in sections if isinstance(section, dict) for name in section}
+        return not declared <= set(self.axes)
 
 
 def _as_list(value: object) -> list[Any]:

@@ -1,7 +1,6 @@
 """The MLflow run of a study: its file, its plan, its analysis. Trials have `trainables.record`."""
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +42,7 @@ class StudyRun:
             return file.read_text()
 
     def _write(self, name: str, text: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / name
-            file.write_text(text)
-            self.store.upload(self.run_id, file)
+        self.store.artifacts(self.store.client.get_run(self.run_id)).write_text(name, text)
 
 
 def open_study_run(store: Store, name: str) -> StudyRun:

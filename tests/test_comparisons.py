@@ -110,7 +110,7 @@ def test_top_two_is_the_mean_over_the_last_two_backbone_stages():
 
 def test_a_damaged_checkpoint_is_listed_and_the_rest_goes_on():
     records = small_study(seeds=(0, 1), inits=("random",))
-    damaged = records[1]
+    damaged = records[0]
     rows = compare(FakeReader(records, damaged=[(damaged.trial_id, "initial")]))
     missing = rows[rows["reason"] != ""]
     assert missing["kind"].tolist() == [BEFORE_AFTER]

@@ -297,8 +297,8 @@ def test_class_with_too_few_images_for_three_splits_is_refused(tmp_path: Path) -
     with pytest.raises(DataError) as caught:
         load(tmp_path, **FOLDER)
     assert str(caught.value) == (
-        "scans: class 'rare' has no samples in test; its 2 groups (patients, lesions or single images) do not "
-        "cover train, val, test; leave the class out (dataset.classes) or add images"
+        "scans: class 'rare' has no samples in test; its 2 groups (patients, lesions or single images) do "
+        "not cover train, val, test; leave the class out (dataset.classes) or add images"
     )
     assert load(tmp_path, **FOLDER, classes=["ill", "well"]).n_outputs == 2
 

@@ -54,15 +54,12 @@ def study(**options) -> tuple[StudyTrials, pd.DataFrame, pd.DataFrame]:
 
 
 def similarity(stages: Sequence[str] = ("conv1", "conv2", "head", TOP_TWO)) -> pd.DataFrame:
+    inits = {BEFORE_AFTER: "random", PRETRAINED_RANDOM: "pretrained", RANDOM_RANDOM: "random"}
     rows = [
         dict.fromkeys(SIMILARITY_COLUMNS, "")
         | {"kind": kind, "setting": "net · data", "init_x": init, "seed_x": seed, "stage": stage}
         | {"measure": "svcca", "value": 0.3 + 0.1 * k + 0.01 * seed, "noise_floor": 0.2}
-        for kind, init in (
-            (BEFORE_AFTER, "random"),
-            (PRETRAINED_RANDOM, "pretrained"),
-            (RANDOM_RANDOM, "random"),
-        )
+        for kind, init in inits.items()
         for k, stage in enumerate(stages)
         for seed in (0, 1, 2)
     ]

@@ -154,7 +154,8 @@ def test_absent_folder_names_the_variable(tmp_path: Path) -> None:
     assert_refused(
         tmp_path / "scans",
         f"scans: expected a folder {tmp_path / 'scans'}, or an archive of it "
-        "(.tar.xz, .tar.gz, .tgz, .tar, .zip), found neither; set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path",
+        "(.tar.xz, .tar.gz, .tgz, .tar, .zip), found neither; "
+        "set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path",
     )
 
 

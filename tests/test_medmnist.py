@@ -105,6 +105,11 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     assert_refused(write(tmp_path / "mine.npz", arrays), "mine.npz: expected an .npz archive of plain arrays")
 
 
+def test_file_of_another_kind_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").write_bytes(b"<html>sign in</html>")
+    assert_refused(tmp_path / "mine.npz", "and it cannot be read (no zip file); download or write it anew")
+
+
 def test_single_array_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "mine.npz").open("wb") as stream:
         np.save(stream, picture(0))
@@ -118,8 +123,8 @@ def test_missing_array_is_named(key: str, tmp_path: Path) -> None:
     split = key.split("_")[0]
     assert_refused(
         write(tmp_path / "mine.npz", arrays),
-        f"mine.npz: expected the arrays {split}_images and {split}_labels, found {', '.join(sorted(arrays))}; "
-        "download or write it anew",
+        f"mine.npz: expected the arrays {split}_images and {split}_labels, "
+        f"found {', '.join(sorted(arrays))}; download or write it anew",
     )
 
 

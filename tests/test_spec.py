@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -102,17 +102,20 @@ def tuples(content: Any) -> Any:
     return tuple(content) if isinstance(content, list) else content
 
 
+@settings(deadline=None)
 @given(trials)
 def test_order_of_keys_does_not_matter(content: dict[str, Any]) -> None:
     assert identity(reordered(content)) == identity(content)
 
 
+@settings(deadline=None)
 @given(trials)
 def test_defaults_can_be_written_out_or_omitted(content: dict[str, Any]) -> None:
     assert identity(parse_trial(content).model_dump()) == identity(content)
     assert identity(parse_trial(content).model_dump(mode="json")) == identity(content)
 
 
+@settings(deadline=None)
 @given(trials)
 def test_resolving_twice_changes_nothing(content: dict[str, Any]) -> None:
     resolved = resolve(parse_trial(content))
@@ -120,11 +123,13 @@ def test_resolving_twice_changes_nothing(content: dict[str, Any]) -> None:
     assert TrialSpec.model_validate_json(resolved.model_dump_json()) == resolved
 
 
+@settings(deadline=None)
 @given(trials)
 def test_lists_and_tuples_are_alike(content: dict[str, Any]) -> None:
     assert identity(tuples(content)) == identity(content)
 
 
+@settings(deadline=None)
 @given(trials, st.integers(0, 1000))
 def test_cell_id_ignores_the_seed_and_only_the_seed(content: dict[str, Any], seed: int) -> None:
     one, other = (resolve(parse_trial({**content, "seed": s})) for s in (seed, seed + 1))

@@ -203,7 +203,7 @@ class Training:
 
         `train_loss` is the mean over the steps since the last evaluation, absent before the first step.
         """
-        metrics = {f"val_{name}": value for name, value in self.predict(self.dataset.val).metrics.items()}
+        metrics = {f"val_{name}": value for name, value in self.measure(self.dataset.val).metrics.items()}
         metrics |= {"images_seen": float(self.step * self.batch_size), "train_seconds": self.seconds}
         if self._loss_count:
             metrics["train_loss"] = self._loss_sum / self._loss_count
@@ -224,17 +224,26 @@ class Training:
         return stopping is not None and self.selection.evaluations_since >= stopping.patience
 
     @torch.inference_mode()
-    def predict(self, split: Split) -> Predictions:
-        """Score a split with the present weights, without augmentation, batch norm in eval mode."""
+    def logits(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return (n_samples, n_classes) logits and the labels of a split, batch norm in eval mode."""
         self.network.module.eval()
         logits, labels = [], []
         for start in range(0, len(split.labels), EVALUATION_BATCH):
             images, batch_labels = self._batch(split, slice(start, start + EVALUATION_BATCH))
             logits.append(self.network.module(images))
             labels.append(batch_labels)
-        all_logits = torch.cat(logits)
-        scores = self.objective.scores(all_logits).cpu().numpy()
-        loss = float(self.objective.loss(all_logits, torch.cat(labels)))
+        return torch.cat(logits), torch.cat(labels)
+
+    def predict(self, split: Split) -> np.ndarray:
+        """Return the (n_samples, n_classes) probabilities of a split with the present weights."""
+        logits, _ = self.logits(split)
+        return self.objective.scores(logits).cpu().numpy()
+
+    def measure(self, split: Split) -> Predictions:
+        """Score a split with the present weights, without augmentation."""
+        logits, labels = self.logits(split)
+        scores = self.objective.scores(logits).cpu().numpy()
+        loss = float(self.objective.loss(logits, labels))
         return Predictions(scores, {**score(self.dataset.task, scores, split.labels), "loss": loss})
 
     def take_state(self) -> Contents:

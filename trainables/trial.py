@@ -154,11 +154,12 @@ class _Trial:
             "best_step": float(training.selection.step),
             "n_params": float(sum(p.numel() for p in module.parameters())),
         }
-        for name, split in (("val", training.dataset.val), ("test", training.dataset.test)):
-            predictions = training.predict(split)
-            self.record.log_predictions(name, prediction_table(training.dataset, split, predictions.scores))
-            if name == "test":
-                self.test_metrics |= {f"test_{key}": value for key, value in predictions.metrics.items()}
+        dataset = training.dataset
+        test = training.measure(dataset.test)
+        self.test_metrics |= {f"test_{key}": value for key, value in test.metrics.items()}
+        self.record.log_predictions("test", prediction_table(dataset, dataset.test, test.scores))
+        val_scores = training.predict(dataset.val)
+        self.record.log_predictions("val", prediction_table(dataset, dataset.val, val_scores))
         self.record.log_metrics(self.test_metrics, step=training.step)
         self.record.finish()
 

@@ -60,18 +60,15 @@ def _load_arrays(location: Path) -> dict[str, np.ndarray]:
         )
     wanted = {f"{split}_{key}" for split in SPLITS for key in ("images", "labels")}
     try:
-        with np.load(location, allow_pickle=False) as content:
-            return {key: content[key] for key in content.files if key in wanted}
-    # AttributeError, TypeError: a single array is no archive of arrays.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        with location.open("rb") as stream:
+            # numpy takes any other file for a pickle and advises to trust it.
+            if not zipfile.is_zipfile(stream):
+                raise zipfile.BadZipFile("no zip file")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as content:
+                return {key: content[key] for key in content.files if key in wanted}
+    # RuntimeError: an encrypted zip, or one of an unknown method.
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{location.name}: expected an .npz archive of plain arrays, and it cannot be read ({error}); "
             "download or write it anew"

@@ -22,6 +22,7 @@ for _name, _value in {
 import mlflow  # noqa: E402
 from mlflow.entities import Run, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.store.artifact.artifact_repo import ArtifactRepository  # noqa: E402
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: E402
 
 from trainables.errors import CheckpointError, TrackingError  # noqa: E402
@@ -98,6 +99,12 @@ class Store:
             self.client.delete_run(created.info.run_id)
         return oldest
 
+    def artifacts(self, run: Run) -> "Artifacts":
+        """Return the artifacts of a run."""
+        return Artifacts(
+            run.info.run_id, get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+        )
+
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
         """Give a local copy of an artifact for reading.
@@ -113,26 +120,40 @@ class Store:
                     f"run {run_id}: the artifact {path} cannot be read ({_first_line(error)})"
                 ) from None
 
-    def upload(self, run_id: str, file: Path, *, folder: str | None = None) -> str:
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The files of one run, without MLflow's client, which looks the run up at every call."""
+
+    run_id: str
+    repository: ArtifactRepository
+
+    def upload(self, file: Path, *, folder: str | None = None) -> str:
         """Upload a file, check that all of it arrived, and return its artifact path.
 
         Raises:
             TrackingError: the artifact store holds another number of bytes.
         """
-        self.client.log_artifact(run_id, str(file), folder)
+        self.repository.log_artifact(str(file), folder)
         path = f"{folder}/{file.name}" if folder else file.name
-        arrived = {entry.path: entry.file_size for entry in self.client.list_artifacts(run_id, folder)}
+        arrived = {entry.path: entry.file_size for entry in self.repository.list_artifacts(folder)}
         if arrived.get(path) != file.stat().st_size:
             raise TrackingError(
-                f"run {run_id}: uploaded {file.stat().st_size} bytes as {path}, "
+                f"run {self.run_id}: uploaded {file.stat().st_size} bytes as {path}, "
                 f"the artifact store holds {arrived.get(path)}; check its disk and its server's log"
             )
         return path
 
-    def delete_artifact(self, run_id: str, path: str) -> None:
-        """Delete one artifact of a run."""
-        uri = self.client.get_run(run_id).info.artifact_uri
-        get_artifact_repository(uri, tracking_uri=self.uri).delete_artifacts(path)
+    def write_text(self, name: str, text: str) -> None:
+        """Upload a text as a file."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            file.write_text(text)
+            self.upload(file)
+
+    def delete(self, path: str) -> None:
+        """Delete one file."""
+        self.repository.delete_artifacts(path)
 
 
 def open_store(uri: str | None = None) -> Store:

@@ -1,7 +1,6 @@
 """Writes a trial's record: one writer at a time, every point once, checkpoints whole or absent."""
 
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -20,7 +19,7 @@ from trainables.errors import CheckpointError, DataError, StaleAttemptError
 from trainables.record import names
 from trainables.record.environment import Environment
 from trainables.record.reader import CheckpointRef, checkpoint_refs, state_ref
-from trainables.record.store import Store
+from trainables.record.store import Artifacts, Store
 from trainables.spec import TrialSpec, cell_id, flatten, trial_id
 
 FLUSH_EVERY_S = 5.0
@@ -38,6 +37,7 @@ class TrialWriter:
 
     store: Store
     run_id: str
+    artifacts: Artifacts
     attempt: str
     is_finished: bool
     checkpoints: dict[str, CheckpointRef]
@@ -63,15 +63,16 @@ class TrialWriter:
         identity = trial_id(spec)
         run = store.find_or_create(names.TRIAL_ID, identity, tags={**_identity_tags(spec), **study_tag})
         run_id, tags = run.info.run_id, run.data.tags
+        artifacts = store.artifacts(run)
         is_finished = run.info.status == "FINISHED"
         is_new = names.ATTEMPT not in tags
         if is_finished:
             if missing := {k: v for k, v in study_tag.items() if k not in tags}:
                 store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in missing.items()])
-            return cls(store, run_id, tags.get(names.ATTEMPT, ""), True, checkpoint_refs(tags))
+            return cls(store, run_id, artifacts, tags.get(names.ATTEMPT, ""), True, checkpoint_refs(tags))
         number = int(tags.get(names.ATTEMPT, "0-").split("-")[0]) + 1
         attempt = f"{number}-{uuid.uuid4().hex[:8]}"
-        writer = cls(store, run_id, attempt, False, checkpoint_refs(tags))
+        writer = cls(store, run_id, artifacts, attempt, False, checkpoint_refs(tags))
         writer._state = state_ref(tags)
         writer._dataset_digest = tags.get(names.DATASET_DIGEST)
         fresh_tags = {names.ATTEMPT: attempt, names.CAUSE: "", **study_tag, **environment.tags}
@@ -80,10 +81,10 @@ class TrialWriter:
         if run.info.status != "RUNNING":
             store.client.update_run(run_id, status="RUNNING")
         if is_new:
-            writer._write_json(names.SPEC_FILE, spec.model_dump(mode="json"))
+            artifacts.write_text(names.SPEC_FILE, spec.model_dump_json(indent=2))
         else:
             writer._known_points = writer._read_points(run.data.metrics)
-        writer._write_json(names.ENVIRONMENT_FILE, environment.details)
+        artifacts.write_text(names.ENVIRONMENT_FILE, json.dumps(environment.details, indent=2))
         return writer
 
     def log_dataset(self, *, name: str, digest: str) -> None:
@@ -132,7 +133,7 @@ class TrialWriter:
             )
             self._metrics, self._tags = [], {}
         while self._replaced:
-            self.store.delete_artifact(self.run_id, self._replaced.pop())
+            self.artifacts.delete(self._replaced.pop())
         self._last_flush = time.monotonic()
 
     def commit_checkpoint(self, name: str, tensors: Mapping[str, Tensor], *, step: int) -> None:
@@ -169,7 +170,7 @@ class TrialWriter:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{split}.parquet"
             table.to_parquet(file, index=False)
-            self.store.upload(self.run_id, file, folder=names.PREDICTIONS)
+            self.artifacts.upload(file, folder=names.PREDICTIONS)
 
     def finish(self) -> None:
         """Flush, drop the resumable state, and mark the trial finished."""
@@ -177,12 +178,12 @@ class TrialWriter:
         self.store.client.set_terminated(self.run_id, "FINISHED")
         if self._state is not None:
             self.store.client.delete_tag(self.run_id, names.STATE)
-            self.store.delete_artifact(self.run_id, self._state.path)
+            self.artifacts.delete(self._state.path)
 
     def fail(self, cause: str, *, details: str | None = None) -> None:
         """Flush and mark the trial failed with its cause; `details` (a traceback) become an artifact."""
         if details is not None:
-            self._write_text(names.TRACEBACK_FILE, details)
+            self.artifacts.write_text(names.TRACEBACK_FILE, details)
         self._tags[names.CAUSE] = cause[: names.MAX_TAG_CHARACTERS]
         self.flush()
         self.store.client.set_terminated(self.run_id, "FAILED")
@@ -214,17 +215,8 @@ class TrialWriter:
             # The attempt is part of the name, so that no upload ever touches a committed file.
             file = Path(local) / f"{name}-{step:07d}-{self.attempt}.safetensors"
             sha256 = write_checkpoint(file, contents.tensors, facts=contents.facts)
-            path = self.store.upload(self.run_id, file, folder=folder)
+            path = self.artifacts.upload(file, folder=folder)
             return CheckpointRef(name, path, sha256, step, file.stat().st_size)
-
-    def _write_json(self, name: str, content: Mapping[str, object]) -> None:
-        self._write_text(name, json.dumps(content, indent=2))
-
-    def _write_text(self, name: str, text: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / name
-            file.write_text(text)
-            self.store.client.log_artifact(self.run_id, os.fspath(file))
 
 
 def _identity_tags(spec: TrialSpec) -> dict[str, str]:
