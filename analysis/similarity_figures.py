@@ -52,9 +52,9 @@ def draw_before_after(
         shared_legend(figure, axes[:, 0].tolist(), inits)
         svg = save(figure, folder, f"similarity_before_after_{measure}")
     caption = (
-        f"{_sentence(name)} between a network at its initialization and the same network after training; 1 means "
-        "unchanged. Line: mean over seeds; band: lowest to highest. Grey: noise floor, what unrelated "
-        "activations of this size give."
+        f"{_sentence(name)} between a network at its initialization and the same network after training; "
+        "1 means unchanged. Line: mean over seeds; band: lowest to highest. Grey: noise floor, "
+        "what unrelated activations of this size give."
     )
     return DrawnFigure(svg, title, caption)
 
@@ -83,9 +83,9 @@ def draw_pairs(similarity: pd.DataFrame, *, measure: str, folder: Path) -> Drawn
         shared_legend(figure, axes[:, 0].tolist())
         svg = save(figure, folder, f"similarity_pairs_{measure}")
     caption = (
-        f"{_sentence(name)} between two trained networks of different seeds: one pretrained and one random, beside two "
-        "random ones, which show how alike two trainings are in any case. Small marks: pairs; large: their "
-        "mean. “top two” is the mean of the last two backbone stages. Grey: noise floor."
+        f"{_sentence(name)} between two trained networks of different seeds: one pretrained and one random, "
+        "beside two random ones, which show how alike two trainings are in any case. Small marks: pairs; "
+        "large: their mean. “top two” is the mean of the last two backbone stages. Grey: noise floor."
     )
     return DrawnFigure(svg, title, caption)
 

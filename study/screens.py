@@ -15,11 +15,12 @@ STYLES = {
 }
 MAX_ROWS = 60
 MAX_LABELS = 3
+PIPE_WIDTH = 160
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what a study needs: by cell, by axis value, and what was left out and why."""
-    console = console or Console()
+    console = console or _console()
     _print_cells(plan, console)
     _print_sources(plan, console)
     for excluded in plan.excluded:
@@ -40,7 +41,7 @@ def print_status(plan: Plan, console: Console | None = None) -> None:
 
 def print_outcome(study: str, outcome: Outcome, console: Console | None = None) -> None:
     """Print how a run ended: what failed and why, and what to do next."""
-    console = console or Console()
+    console = console or _console()
     for label, cause in outcome.failed:
         console.print(f"failed: {label}: {cause}", style="red", markup=False, soft_wrap=True)
     for reason in dict.fromkeys(reason for _, reason in outcome.not_run):
@@ -60,6 +61,11 @@ def print_outcome(study: str, outcome: Outcome, console: Console | None = None) 
             f"{study} ended with {len(outcome.failed)} failed and {len(outcome.not_run)} not run: {counts}. "
             f"Mend the cause and run it again, or: transfusion analyze {study}"
         )
+
+
+def _console() -> Console:
+    # In a pipe rich assumes 80 columns, which would break every row.
+    return Console(width=None if Console().is_terminal else PIPE_WIDTH)
 
 
 def _print_cells(plan: Plan, console: Console) -> None:

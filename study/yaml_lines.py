@@ -1,7 +1,8 @@
 """YAML as plain values with the line of each, and the traps of YAML 1.1 as mistakes.
 
-PyYAML reads `no` as false, `012` as 10 and `12:30` as 750, and lets a duplicate key win silently. Here each of
-these is a mistake with its line. No tag constructs anything: the result is made of dicts, lists and scalars.
+PyYAML reads `no` as false, `012` as 10 and `12:30` as 750, and lets a duplicate key win silently. Here each
+of these is a mistake with its line. No tag constructs anything: the result is made of dicts, lists and
+scalars.
 """
 
 import math

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from tests.conftest import tiny_trial
 from trainables.checkpoints import Contents
@@ -202,6 +203,27 @@ def test_data_that_changed_under_a_begun_trial_stops_it(store: Store) -> None:
         resumed.log_dataset(name="digits", digest="b" * 64)
     inputs = store.client.get_run(writer.run_id).inputs.dataset_inputs
     assert [entry.dataset.digest for entry in inputs] == ["a" * 36]
+
+
+def test_two_processes_may_be_the_first_to_name_a_dataset_at_the_same_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = open_writer(store, seed=1), open_writer(store, seed=2)
+    log_inputs = type(store.client).log_inputs
+    raced = iter([True])
+
+    def racing(client: object, run_id: str, datasets: list) -> None:
+        if next(raced, False):
+            first.log_dataset(name="digits", digest="a" * 64)
+            raise MlflowException("UNIQUE constraint failed: datasets.digest")
+        log_inputs(client, run_id, datasets)
+
+    monkeypatch.setattr(type(store.client), "log_inputs", racing)
+    second.log_dataset(name="digits", digest="a" * 64)
+    for writer in (first, second):
+        writer.flush()
+        (entry,) = store.client.get_run(writer.run_id).inputs.dataset_inputs
+        assert entry.dataset.name == "digits"
 
 
 def test_predictions_come_back_equal(store: Store) -> None:

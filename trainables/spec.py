@@ -413,8 +413,6 @@ def canonical(spec: TrialSpec) -> dict[str, Any]:
         source.pop("file")
         if spec.init.source is not None and spec.init.source.trial is not None:
             source["trial"] = canonical(spec.init.source.trial)
-        else:
-            source.pop("checkpoint")
     return content
 
 

@@ -101,9 +101,7 @@ def number_hint(value: object, *, whole_number: bool) -> str:
 
 def _sentence(path: FieldPath, details: list[tuple[ErrorDetails, list[Any]]], whole: str) -> str:
     field = dotted(path) or whole
-    # The members of a union fail one by one: a bound that is broken says more than a type that differs.
-    telling = [pair for pair in details if pair[0]["type"] not in _EXPECTED]
-    detail, owners = (telling or details)[0]
+    detail, owners = details[0]  # the members of a union fail one by one, the likeliest first
     kind, got, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_field(path, owners, whole)

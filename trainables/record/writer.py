@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
@@ -101,10 +102,13 @@ class TrialWriter:
                 f"was {self._dataset_digest[:12]}…); restore them, or delete run {self.run_id} in MLflow"
             )
         dataset = MetaDataset(CodeDatasetSource(tags={}), name=name, digest=digest[:36])
-        self.store.client.log_inputs(
-            self.run_id,
-            [DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
-        )
+        entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
+        try:
+            self.store.client.log_inputs(self.run_id, [entry])
+        except MlflowException:
+            # MLflow looks for the dataset, then inserts it: of two processes that are the first to name
+            # it at the same moment, one violates its uniqueness. Now it is there to be found.
+            self.store.client.log_inputs(self.run_id, [entry])
         self._tags[names.DATASET_DIGEST] = digest
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:

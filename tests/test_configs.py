@@ -1,0 +1,40 @@
+"""Every file a user starts from is well-formed: study files, cluster files, links of the documents."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from study.config import load_study
+from study.plan import make_plan
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "clusters" not in p.parts)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_configuration_plans_without_its_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRANSFUSION_DATA", raising=False)
+    assert make_plan(load_study(file), []).entries
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_configuration_says_what_it_asks_and_what_it_needs(file: Path) -> None:
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    words = [line.split()[1] for line in header if len(line.split()) > 1]
+    assert {"Question", "Command", "Data", "Time", "Expected"} <= set(words)
+
+
+def test_the_cluster_file_satisfies_rays_schema() -> None:
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
