@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from trainables.objectives import TASKS, build_objective, score
 
-BINARY = np.array([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])
-BINARY_LABELS = np.array([0, 0, 1, 1])
+BINARY = np.array([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8], [0.7, 0.3]])
+BINARY_LABELS = np.array([0, 0, 1, 1, 0])
 
 
 def random_case(task: str, seed: int = 0, n: int = 60, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -33,12 +33,12 @@ def pairs_won(positive: np.ndarray, scores: np.ndarray) -> float:
 
 def test_binary_scores_equal_those_computed_by_hand() -> None:
     values = score("multiclass", BINARY, BINARY_LABELS)
-    # Of the four pairs (positive, negative) three are in order; the ranking is 1 0 1 0.
-    assert values["auroc"] == pytest.approx(0.75)
+    # By the score of class 1 the truth is 1 0 1 0 0: of six pairs five are in order.
+    assert values["auroc"] == pytest.approx(5 / 6)
     assert values["auprc"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert values["accuracy"] == pytest.approx(0.75)
-    # Class 0: precision 2/3, recall 1; class 1: precision 1, recall 1/2.
-    assert values["f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert values["accuracy"] == pytest.approx(0.8)
+    # Class 0: precision 3/4, recall 1; class 1: precision 1, recall 1/2.
+    assert values["f1"] == pytest.approx((6 / 7 + 2 / 3) / 2)
 
 
 def test_multiclass_areas_are_means_of_one_against_the_rest() -> None:
@@ -93,9 +93,9 @@ def test_reversed_binary_scores_give_the_complement() -> None:
 def test_absent_class_is_nan_and_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        values = score("multiclass", BINARY, np.zeros(4, np.int64))
+        values = score("multiclass", BINARY, np.zeros(5, np.int64))
     assert [math.isnan(values[name]) for name in ("auroc", "auprc", "f1", "accuracy")] == [True] * 3 + [False]
-    assert values["accuracy"] == 0.75
+    assert values["accuracy"] == 0.8
 
 
 @pytest.mark.parametrize("constant", [0, 1])
@@ -122,8 +122,8 @@ def test_no_samples_give_nan_everywhere(task: str) -> None:
 
 
 def test_class_that_is_never_predicted_has_f1_zero() -> None:
-    values = score("multiclass", np.array([[0.9, 0.1]] * 4), BINARY_LABELS)
-    assert values["f1"] == pytest.approx((2 / 3 + 0) / 2)
+    values = score("multiclass", np.array([[0.9, 0.1]] * 5), BINARY_LABELS)
+    assert values["f1"] == pytest.approx((0.75 + 0) / 2)
 
 
 def test_cross_entropy_is_minus_the_log_of_the_true_class() -> None:

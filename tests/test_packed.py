@@ -166,6 +166,7 @@ def test_another_size_or_number_of_channels_is_packed_apart(change: dict[str, in
     before = pack_files(files).copy()
     assert pack_files(files, **change).shape != before.shape
     np.testing.assert_array_equal(pack_files(files), before)
+    assert files.n_read == 2, "the second does not push the first out of the cache"
 
 
 def test_changed_source_is_packed_anew() -> None:

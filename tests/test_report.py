@@ -200,6 +200,13 @@ def test_the_threshold_metric_ranks_and_is_drawn(tmp_path):
     assert "Best mean test AUROC" in text
 
 
+def test_the_test_metric_that_belongs_to_the_threshold_metric_ranks(tmp_path):
+    records = small_study(seeds=(0, 1), inits=("random", "1"))
+    text = Page(report_of(records, tmp_path, threshold_metric="val_auprc")).text
+    assert "Best mean test AUPRC" in text
+    assert "AUPRC − random [95 % interval]" in text
+
+
 def test_progress_is_told(tmp_path):
     told = []
     report_of(small_study(seeds=(0,), inits=("random",)), tmp_path, progress=lambda *step: told.append(step))

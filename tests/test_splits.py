@@ -73,6 +73,15 @@ def test_three_groups_of_a_class_are_spread_over_three_splits() -> None:
         assert set(splits[labels == 1]) == set(SHARES)
 
 
+def test_patients_with_a_rare_class_beside_a_common_one_are_spread_over_the_splits() -> None:
+    groups = np.array([f"patient{number:03d}" for number in range(100)])
+    membership = np.ones((100, 2), bool)
+    membership[3:, 1] = False
+    for seed in range(20):
+        splits = draw_splits(membership, groups, shares=SHARES, seed=seed)
+        assert set(splits[:3]) == set(SHARES)
+
+
 def test_multilabel_samples_without_any_label_are_spread_too() -> None:
     membership = np.zeros((200, 2), bool)
     membership[:50, 0] = membership[25:75, 1] = True
@@ -134,9 +143,16 @@ def test_a_fraction_does_not_depend_on_the_order_of_the_samples() -> None:
 
 
 def test_a_fraction_is_drawn_independently_of_the_splits() -> None:
-    # With one stream for both, the samples that came first into train would also be the ones kept.
-    labels = np.zeros(1000, np.int64)
+    # With one order for both, the groups that come first would be those in train and also those kept.
     groups = np.array([f"{number}" for number in range(1000)])
-    is_train = draw_splits(one_hot(labels), groups, shares={"train": 0.5, "test": 0.5}, seed=0) == "train"
-    kept = draw_fraction(one_hot(labels), groups, fraction=0.5, seed=0)
-    assert 200 < (is_train & kept).sum() < 300
+    membership = np.ones((1000, 1), bool)
+    is_train = draw_splits(membership, groups, shares=SHARES, seed=0) == "train"
+    kept = draw_fraction(membership, groups, fraction=0.5, seed=0)
+    assert 310 < (is_train & kept).sum() < 390
+
+
+@pytest.mark.parametrize(("fraction", "n_groups"), [(0.54, 5), (0.56, 6)])
+def test_a_fraction_is_met_as_closely_as_whole_groups_allow(fraction: float, n_groups: int) -> None:
+    groups = np.repeat([f"{number}" for number in range(10)], 10)
+    kept = draw_fraction(np.ones((100, 1), bool), groups, fraction=fraction, seed=0)
+    assert len(np.unique(groups[kept])) == n_groups
