@@ -65,7 +65,9 @@ def counting() -> Iterator[Counter[str]]:
     yield calls
 
 
-def report_intervals(name: str, intervals: list[tuple[float, float]], whole_s: float, calls: Counter[str]) -> None:
+def report_intervals(
+    name: str, intervals: list[tuple[float, float]], whole_s: float, calls: Counter[str]
+) -> None:
     """Print one side as a JSON line, from the (start, end) seconds of its trials."""
     makespan = max(end for _, end in intervals) - min(start for start, _ in intervals)
     ideal = sum(end - start for start, end in intervals) / SLOTS
@@ -103,7 +105,11 @@ def run_ours() -> None:
         whole = time.perf_counter() - began
         driver = Counter(calls)
         # One more trial in this process, where its calls can be counted.
-        spec = make_plan(parse_study(STUDY.replace(f"seeds: {N_TRIALS}", "seeds: [999]")), []).entries[0].trial.spec
+        spec = (
+            make_plan(parse_study(STUDY.replace(f"seeds: {N_TRIALS}", "seeds: [999]")), [])
+            .entries[0]
+            .trial.spec
+        )
         calls.clear()
         list(run_trial(spec, store=store, options=RunOptions(), data_root=None, study="orchestration"))
         per_trial = Counter(calls)
@@ -166,9 +172,13 @@ def run_side(name: str) -> dict[str, Any]:
         environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
         # The schema is made before the clock starts, on both sides.
         make = "import mlflow; mlflow.MlflowClient().search_experiments()"
-        subprocess.run([sys.executable, "-c", make], env=environment, cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", make], env=environment, cwd=folder, check=True, capture_output=True
+        )
         command = [sys.executable, str(Path(__file__).resolve()), name]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+        )
     rows = [line.removeprefix("ROW ") for line in done.stdout.splitlines() if line.startswith("ROW ")]
     if not rows:
         sys.exit(f"{name} ended without a result:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")

@@ -318,6 +318,11 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
             f"dataset.size_px must be at least {architecture.smallest_px} for {spec.architecture.name}, "
             f"got {spec.dataset.size_px}"
         )
+    if spec.training.augment.shift_px >= spec.dataset.size_px:
+        raise SpecError(
+            f"training.augment.shift_px must be below dataset.size_px={spec.dataset.size_px}, "
+            f"got {spec.training.augment.shift_px}"
+        )
     source = _resolve_source(spec, data_root)
     init = _normal_init(spec.init, source, architecture=spec.architecture.name)
     return spec.model_copy(update={"dataset": normalize_dataset(spec.dataset), "init": init})

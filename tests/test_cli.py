@@ -1,0 +1,125 @@
+"""The command line without Ray: what it prints, and the exit codes it promises."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from study.cli import main
+from trainables.record import RecordReader, Store
+
+DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
+TRIAL = """
+architecture: cbr_tiny
+init:
+  kind: transfusion
+  depth: 2
+  source:
+    trial:
+      architecture: cbr_tiny
+      dataset: {from: digits_0_4, size_px: 16}
+      training: {steps: 4}
+dataset: {from: digits_5_9, size_px: 16}
+training: {steps: 6, evaluation: {points: 3}}
+"""
+
+
+def transfusion(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    file = tmp_path / "trial.yaml"
+    file.write_text(TRIAL)
+    return file
+
+
+def test_a_plan_shows_cells_sources_and_totals(store: Store) -> None:
+    result = transfusion("plan", DEMO)
+    assert result.exit_code == 0
+    assert "cbr_tiny · transfusion 2/4 · digits 5–9" in result.output
+    assert "source: cbr_tiny · random · digits 0–4 · seed 0 (to run) → 15 trials" in result.output
+    assert "demo: 19 trials: 4 to run, 15 waiting" in result.output
+
+
+def test_a_plan_for_scripts_is_one_json_list(store: Store) -> None:
+    rows = json.loads(transfusion("plan", DEMO, "--json").stdout)
+    assert len(rows) == 19
+    assert rows[0].keys() == {"trial_id", "label", "state", "reason", "source_of"}
+    waiting = [row for row in rows if row["state"] == "waiting"]
+    assert {row["reason"] for row in waiting} == {"for cbr_tiny · random · digits 0–4 · seed 0"}
+
+
+def test_what_was_excluded_and_merged_is_said(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    text = DEMO.read_text().replace("transfusion_depth: every", "transfusion_depth: [0, 1, all]")
+    file.write_text(text + "exclude:\n  - {where: {init: mean_var}, reason: seen elsewhere}\n")
+    output = transfusion("plan", file).output
+    assert "excluded: init mean_var: seen elsewhere" in output
+    assert "6 combinations are the same training as another and are trained once" in output
+
+
+def test_every_mistake_of_a_study_file_is_listed_and_exits_2(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(DEMO.read_text().replace("lr: 0.02", "lr: 1e-4").replace("mean_var", "mean_vra"))
+    for command in ("plan", "run"):
+        result = transfusion(command, file)
+        assert result.exit_code == 2
+        assert "2 mistakes" in result.stderr
+        assert "YAML reads 1e-4 as text; write 1.0e-4" in result.stderr
+        assert "did you mean 'mean_var'?" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "status", "analyze"])
+def test_an_unknown_study_exits_2_and_names_the_known_ones(store: Store, command: str) -> None:
+    result = transfusion(command, "demo")
+    assert result.exit_code == 2
+    assert "no study 'demo' in sqlite:///" in result.stderr
+    assert "it holds: none yet" in result.stderr
+
+
+def test_a_trial_runs_alone_after_its_pretraining(store: Store, spec_file: Path) -> None:
+    result = transfusion("trial", spec_file, "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert "step 6/6" in result.output
+    assert [record.status for record in RecordReader(store).trials()] == ["finished", "finished"]
+    again = transfusion("trial", spec_file)
+    assert again.output.count("already finished") == 2
+
+
+def test_a_failed_trial_exits_3_with_its_cause(store: Store, spec_file: Path) -> None:
+    spec_file.write_text(
+        TRIAL.replace("{from: digits_0_4, size_px: 16}", "{reader: medmnist, path: absent.npz}")
+    )
+    result = transfusion("trial", spec_file)
+    assert result.exit_code == 3
+    assert "TRANSFUSION_DATA" in result.stderr
+    assert [record.status for record in RecordReader(store).trials()] == ["failed"]
+
+
+def test_a_mistaken_trial_exits_2(store: Store, spec_file: Path) -> None:
+    spec_file.write_text(TRIAL.replace("depth: 2", "depth: 9"))
+    result = transfusion("trial", spec_file)
+    assert result.exit_code == 2
+    assert "init.depth" in result.stderr
+
+
+def test_a_bug_keeps_its_traceback(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("study.config.load_study", explode)
+    result = transfusion("plan", DEMO)
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
+
+
+def test_a_store_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    result = transfusion("plan", DEMO)
+    assert result.exit_code == 2
+    assert "MLflow at http://127.0.0.1:9 cannot be used" in result.stderr

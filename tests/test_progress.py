@@ -1,0 +1,94 @@
+"""What a person sees while a study runs."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from study.plan import Plan, State
+from study.progress import StudyDisplay, bar, duration
+from study.search import DagSearcher
+from tests.test_search import entry
+
+
+def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, DagSearcher, StringIO]:
+    output = StringIO()
+    console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
+    plan = Plan("demo", (entry(0, state=State.DONE), *(entry(i) for i in range(1, 5))), (), 0)
+    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, mark_failed=lambda *_: None)
+    return StudyDisplay(console), plan, searcher, output
+
+
+def report(step: int, *, score: float | None = None, notices: tuple[str, ...] = ()) -> dict:
+    metrics = {} if score is None else {"val_auroc": score}
+    return {"step": step, "total_steps": 100, "metrics": metrics, "notices": notices}
+
+
+def test_outside_a_terminal_every_ending_is_one_line_with_what_is_left() -> None:
+    display, plan, searcher, output = make(terminal=False)
+    with display.showing(plan, searcher):
+        for name in ("t1", "t2", "t3"):
+            display.trial_started(name)
+        display.trial_ended("t1", {"status": "finished", "metrics": {"test_auroc": 0.9876}})
+        display.trial_ended("t2", {"status": "failed", "cause": "train_loss became nan " + "x" * 200})
+        display.trial_ended("t3", None, error="ActorDiedError")
+    lines = output.getvalue().splitlines()
+    assert lines[0].startswith("demo  1 of 5 trials done · 1 of them before")
+    assert lines[1].startswith("[2/5] finished trial 1 (test AUROC 0.988, 0 s) · about 0 s left")
+    assert lines[2].startswith("[2/5] failed trial 2: train_loss became nan x")
+    assert lines[3].startswith("[2/5] lost the worker of trial 3: ActorDiedError")
+    assert len(lines) == 4
+
+
+def test_on_a_terminal_running_trials_are_rows_and_failures_stay_visible() -> None:
+    display, plan, searcher, output = make(terminal=True)
+    with display.showing(plan, searcher):
+        searcher.suggest("a")
+        display.trial_started("t1")
+        display.trial_reported("t1", report(40, score=0.75))
+        display.trial_started("t2")
+        searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "no file scan.png"})
+        display.console.print(display._render())
+    text = output.getvalue()
+    assert "40/100" in text
+    assert "0.750" in text
+    assert "starting" in text
+    assert "1 of 5 trials done · 1 of them before · 2 running · 1 failed" in text
+    assert "failed: trial 1: no file scan.png" in text
+
+
+def test_what_a_trial_noticed_is_said_once() -> None:
+    display, plan, searcher, output = make(terminal=False)
+    with display.showing(plan, searcher):
+        display.trial_started("t1")
+        for step in (1, 2):
+            display.trial_reported("t1", report(step, notices=("the resumable state is damaged",)))
+    assert output.getvalue().count("note: trial 1: the resumable state is damaged") == 1
+
+
+def test_the_estimate_counts_trials_in_flight_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    display, plan, searcher, _ = make(terminal=False)
+    clock = iter([0.0, 0.0, 100.0])
+    monkeypatch.setattr("study.progress.time.monotonic", lambda: next(clock, 100.0))
+    with display.showing(plan, searcher):
+        assert display._seconds_left() is None
+        display.trial_started("t1")
+        display.trial_reported("t1", report(100))
+        # One of four trials in 100 s.
+        assert display._seconds_left() == pytest.approx(300.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min")],
+)
+def test_durations_read_well(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_work_of_known_length_shows_how_far_it_is() -> None:
+    output = StringIO()
+    with bar("analyze", Console(file=output, force_terminal=True, width=100)) as progress:
+        progress("comparing networks", 3, 12)
+    assert "comparing networks" in output.getvalue()
+    assert "3/12" in output.getvalue()
