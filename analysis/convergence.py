@@ -6,6 +6,7 @@ is therefore a Kaplan–Meier estimate, and the table counts how many trials arr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -61,19 +62,26 @@ def arrival(
     return Arrival(int(steps[-1]), False)
 
 
-def kaplan_meier_median(arrivals: Sequence[Arrival]) -> int | None:
-    """Return the first step by which half of the trials have arrived, or None if that is never seen.
+def kaplan_meier_median(arrivals: Sequence[Arrival]) -> float | None:
+    """Return the step by which half of the trials have arrived, or None if that is never seen.
 
-    A trial that arrives at the step at which another is censored is counted before it.
+    When exactly half are waiting between two arrivals, it is the middle between them, so that without
+    censoring it is the ordinary median. A trial that arrives at the step at which another is censored is
+    counted before it.
     """
-    waiting = 1.0
+    half = Fraction(1, 2)
+    waiting, halved_at = Fraction(1), None
     for step in sorted({a.step for a in arrivals if a.reached}):
+        if halved_at is not None:
+            return (halved_at + step) / 2
         at_risk = sum(a.step >= step for a in arrivals)
         arriving = sum(a.step == step and a.reached for a in arrivals)
-        waiting *= 1 - arriving / at_risk
-        if waiting <= 0.5:
+        waiting *= 1 - Fraction(arriving, at_risk)
+        if waiting < half:
             return step
-    return None
+        if waiting == half:
+            halved_at = step
+    return halved_at
 
 
 def area_under_learning_curve(steps: Sequence[int], values: Sequence[float]) -> float:

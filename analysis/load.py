@@ -51,9 +51,16 @@ class StudyTrials:
         return tuple(_ordered(self.finished.drop_duplicates("init"), by=())["init"])
 
 
-def load_trials(reader: "RecordReader", study: str) -> StudyTrials:
-    """Read every trial of a study; settings and cells get labels that tell them apart."""
-    records = {record.trial_id: record for record in reader.trials(study)}
+def load_trials(
+    reader: "RecordReader", study: str, *, trial_ids: Mapping[str, bool] | None = None
+) -> StudyTrials:
+    """Read the trials of a study; settings and cells get labels that tell them apart.
+
+    Args:
+        trial_ids: of the trials the study file names now, with whether each is only there because another
+            starts from it; None takes every trial that was ever part of the study.
+    """
+    records = {r.trial_id: r for r in reader.trials(study) if trial_ids is None or r.trial_id in trial_ids}
     specs = {key: record.spec for key, record in records.items()}
     settings = _labels(
         {key: f"{spec.architecture.name} · {spec.dataset.label}" for key, spec in specs.items()},
@@ -65,7 +72,7 @@ def load_trials(reader: "RecordReader", study: str) -> StudyTrials:
         {key: _only(flatten(spec), "init") for key, spec in specs.items()},
     )
     inits = {key: label[len(settings[key]) + 3 :] for key, label in named.items()}
-    sources = _source_only(specs, settings)
+    sources = {k for k in specs if trial_ids[k]} if trial_ids is not None else _source_only(specs, settings)
     rows = [
         _row(record, settings[key], inits[key], is_source=key in sources) for key, record in records.items()
     ]

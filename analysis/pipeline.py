@@ -28,6 +28,7 @@ def analyze(
     question: str = "",
     study_file: str = "",
     planned: Sequence[PlannedCell] = (),
+    trial_ids: Mapping[str, bool] | None = None,
     data_root: Path | None,
     output: Path,
     baseline: str = "random",
@@ -47,6 +48,7 @@ def analyze(
 
     Args:
         planned: the cells of the plan with their state; those that are not `done` are listed as missing.
+        trial_ids: see `load_trials`.
         baseline: label or kind of the initialization that others are compared with.
         threshold_metric: whose threshold counts as convergence; its test counterpart ranks the cells.
         thresholds: by dataset label; the others get 99 % of what the baseline reaches.
@@ -56,6 +58,7 @@ def analyze(
     results = _measure(
         reader,
         study,
+        trial_ids=trial_ids,
         data_root=data_root,
         baseline=baseline,
         metric=threshold_metric,
@@ -84,6 +87,7 @@ def _measure(
     reader: "RecordReader",
     study: str,
     *,
+    trial_ids: Mapping[str, bool] | None,
     data_root: Path | None,
     baseline: str,
     metric: str,
@@ -92,7 +96,7 @@ def _measure(
     device: torch.device,
     progress: Progress,
 ) -> Results:
-    trials = load_trials(reader, study)
+    trials = load_trials(reader, study, trial_ids=trial_ids)
     finished = trials.finished
     progress("reading histories", 0, 1)
     histories = load_histories(reader, [trials.records[key] for key in finished["trial_id"]])

@@ -28,6 +28,7 @@ from analysis.tables import (
     sources_table,
 )
 from trainables.architectures.catalog import find_architecture
+from trainables.record import changed_datasets
 
 MAIN_MEASURE = "svcca"
 _NONE_FINISHED = "No trial has finished yet."
@@ -170,7 +171,7 @@ def _warnings(results: Results) -> list[str]:
     finished = results.trials.finished
     if finished.empty:
         return []
-    warnings = []
+    warnings = changed_datasets(results.trials.records.values())
     fewest = int(finished.groupby(["setting", "init"])["seed"].nunique().min())
     if fewest < 3:
         seeds = "one seed" if fewest == 1 else f"{fewest} seeds"

@@ -213,9 +213,12 @@ def sources_table(trials: pd.DataFrame) -> Table:
 
 
 def baseline_rows(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Return the trials of the baseline initialization: named by its label, or else by its kind."""
+    """Return the trials of the baseline: one initialization, named by its label, or the first of its kind."""
     by_label = rows[rows["init"] == baseline]
-    return by_label if not by_label.empty else rows[rows["init_kind"] == baseline]
+    if not by_label.empty:
+        return by_label
+    of_kind = rows[rows["init_kind"] == baseline]
+    return of_kind[of_kind["init"] == of_kind["init"].iloc[0]] if not of_kind.empty else of_kind
 
 
 def mean_and_sd(summary: Summary, *, digits: int = 4) -> str:
@@ -243,7 +246,13 @@ def with_interval(difference: Summary) -> str:
 
 
 def by_seed(rows: pd.DataFrame, metric: str) -> dict[int, float]:
-    """Return a metric of one cell by seed."""
+    """Return a metric of one cell by seed.
+
+    Raises:
+        ValueError: a seed comes twice: the rows are of several cells.
+    """
+    if rows["seed"].duplicated().any():
+        raise ValueError(f"expected the trials of one cell, got seeds {sorted(rows['seed'])}")
     return {int(seed): float(value) for seed, value in zip(rows["seed"], rows[metric], strict=True)}
 
 

@@ -1,10 +1,12 @@
 """One trial with its lineage in this process, without Ray."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
 
+from study.stopping import StopRequest
 from trainables.record import Store
 from trainables.spec import RunOptions, TrialSpec, resolve, trial_id
 from trainables.trial import Progress, run_trial
@@ -13,17 +15,22 @@ from trainables.trial import Progress, run_trial
 def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | None) -> bool:
     """Train a trial after the pretrainings it starts from, printing a line per evaluation.
 
+    The first SIGINT or SIGTERM lets the trial commit a state and leave.
+
     Returns:
         True if the trial, or one that it starts from, failed.
     """
-    for step in lineage(resolve(spec, data_root)):
-        click.echo(f"{step.label}  ({trial_id(step)})")
-        for progress in run_trial(
-            step, store=store, options=RunOptions(threads=threads), data_root=data_root
-        ):
-            _echo(progress)
-            if progress.status == "failed":
-                return True
+    options = RunOptions(threads=threads)
+    with StopRequest().watching() as request:
+        for trial in lineage(resolve(spec, data_root)):
+            click.echo(f"{trial.label}  ({trial_id(trial)})")
+            with closing(run_trial(trial, store=store, options=options, data_root=data_root)) as running:
+                for progress in running:
+                    _echo(progress)
+                    if progress.status in ("failed", "taken over"):
+                        return True
+                    if request.is_made:
+                        raise KeyboardInterrupt
     return False
 
 
@@ -36,8 +43,8 @@ def lineage(spec: TrialSpec) -> Iterator[TrialSpec]:
 
 
 def _echo(progress: Progress) -> None:
-    if progress.status == "failed":
-        click.echo(f"  failed: {progress.cause}", err=True)
+    if progress.status in ("failed", "taken over"):
+        click.echo(f"  {progress.status}: {progress.cause}", err=True)
     elif progress.status == "reused":
         click.echo("  already finished")
     elif progress.metrics:

@@ -23,6 +23,8 @@ class _Commands(click.Group):
         except UserError as error:
             click.echo(f"error: {error}" if not isinstance(error, StudyFileError) else str(error), err=True)
             sys.exit(EXIT_MISTAKE)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +49,10 @@ def plan(study_file: Path, as_json: bool) -> None:
     from study.screens import print_plan
     from trainables.record import RecordReader
 
-    made = make_plan(load_study(study_file), RecordReader().trials())
+    study = load_study(study_file)
+    reader = RecordReader()
+    made = make_plan(study, reader.trials())
+    _note(reader.notices)
     if as_json:
         click.echo(json.dumps(plan_rows(made), indent=2, ensure_ascii=False))
     else:
@@ -79,11 +84,13 @@ def resume(study: str, keep_failed: bool) -> None:
 def status(study: str) -> None:
     """Show where STUDY stands."""
     from study.plan import make_plan
-    from study.screens import print_status
+    from study.screens import print_plan
     from trainables.record import RecordReader, open_store
 
     store = open_store()
-    print_status(make_plan(_stored_study(store, study), RecordReader(store).trials()))
+    reader = RecordReader(store)
+    print_plan(make_plan(_stored_study(store, study), reader.trials()))
+    _note(reader.notices)
 
 
 @main.command()
@@ -101,13 +108,16 @@ def analyze(study: str, output: Path | None) -> None:
     stored = _stored_study(store, study)
     reader = RecordReader(store)
     folder = output or Path("reports") / study
+    plan = make_plan(stored, reader.trials())
+    _note([*reader.notices, *plan.warnings()])
     with bar("analyze") as progress:
         report = make_report(
             reader,
             study=study,
             question=stored.question,
             study_file=stored.text,
-            planned=make_plan(stored, reader.trials()).entries,
+            planned=plan.entries,
+            trial_ids={entry.trial_id: entry.trial.is_source for entry in plan.entries},
             data_root=_data_root(),
             output=folder,
             progress=progress,
@@ -173,6 +183,11 @@ def _stored_study(store: Any, name: str) -> Any:
     from study.tracking import find_study_run
 
     return parse_study(find_study_run(store, name).read_study_file(), path=f"study {name} in MLflow")
+
+
+def _note(notices: list[str]) -> None:
+    for notice in notices:
+        click.echo(f"note: {notice}", err=True)
 
 
 def _data_root() -> Path | None:

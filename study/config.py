@@ -70,7 +70,10 @@ def load_trial(path: Path) -> TrialSpec:
     """
     text = _text(path)
     if path.suffix == ".json":
-        return parse_trial(json.loads(text))
+        try:
+            return parse_trial(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise StudyFileError(str(path), [f"line {error.lineno}: not JSON: {error.msg}"]) from None
     document = _document(text, str(path))
     problems = list(document.problems)
     content = _with_datasets(document.content, (), problems)

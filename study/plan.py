@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from study.config import Study
 from study.grid import Excluded, PlannedTrial, expand
-from trainables.record import TrialRecord
+from trainables.record import TrialRecord, changed_datasets
 
 
 class State(StrEnum):
@@ -62,6 +63,11 @@ class Plan:
         found = Counter(entry.state for entry in self.entries)
         return {state: found[state] for state in State if found[state]}
 
+    def warnings(self) -> list[str]:
+        """Say what makes the finished trials incomparable."""
+        return changed_datasets(entry.record for entry in self.entries if entry.record is not None)
+
+    @cached_property
     def children(self) -> dict[str, list[str]]:
         """Return the ids of the trials that start from each parent's weights."""
         children: dict[str, list[str]] = {}
@@ -114,7 +120,7 @@ def plan_rows(plan: Plan, not_run: Mapping[str, str] | None = None) -> list[dict
             "label": entry.label,
             "state": "not run" if entry.trial_id in not_run else str(entry.state),
             "reason": not_run.get(entry.trial_id, entry.reason),
-            "source_of": str(len(plan.children().get(entry.trial_id, []))),
+            "source_of": str(len(plan.children.get(entry.trial_id, []))),
         }
         for entry in plan.entries
     ]

@@ -72,6 +72,11 @@ class StudyDisplay:
         with Live(get_renderable=self._render, console=self.console, refresh_per_second=2) as self._live:
             yield
 
+    def note(self, notices: list[str]) -> None:
+        """Show what went wrong without stopping the study."""
+        for notice in notices:
+            self.console.print(f"note: {notice}", style="yellow", markup=False, soft_wrap=True)
+
     def tune_callback(self) -> tune.Callback:
         """Return the callback through which Ray Tune reports."""
         return _Reporter(self)
@@ -88,8 +93,7 @@ class StudyDisplay:
         running.step, running.total_steps = result["step"], result["total_steps"]
         if running.first_step is None:
             running.first_step = running.step
-            for notice in result["notices"]:
-                self.console.print(f"note: {running.label}: {notice}", style="yellow")
+            self.note([f"{running.label}: {notice}" for notice in result["notices"]])
         running.score = (result.get("metrics") or {}).get("val_auroc", running.score)
 
     def trial_ended(self, trial_id: str, result: dict[str, Any] | None, *, error: str = "") -> None:
@@ -106,7 +110,11 @@ class StudyDisplay:
             self._line(f"{status} {running.label} ({scored}{duration(seconds)})")
         elif status == "failed":
             self._line(f"failed {running.label}: {(result or {}).get('cause')}", style="red")
+        elif status == "taken over":
+            self._line(f"left {running.label} to another process", style="yellow")
         elif status == "lost":
+            if self._searcher is not None:
+                self._searcher.note_error(trial_id, error)
             self._line(f"lost the worker of {running.label}: {error}", style="yellow")
 
     def _line(self, text: str, *, style: str = "") -> None:
@@ -207,9 +215,8 @@ class _Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         lines = str(trial.get_error() or "").strip().splitlines()
-        self._display.trial_ended(
-            trial.config["trial_id"], None, error=lines[-1] if lines else "no error was left"
-        )
+        error = lines[-1] if lines else "no error was left"
+        self._display.trial_ended(trial.config["trial_id"], None, error=error)
 
 
 def duration(seconds: float) -> str:

@@ -2,13 +2,12 @@
 
 import logging
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 # Ray reads these when it is imported. People see the study's own display, not Ray's.
@@ -32,11 +31,16 @@ from study.config import Study  # noqa: E402
 from study.plan import Plan, PlanEntry, State, make_plan, plan_rows  # noqa: E402
 from study.progress import StudyDisplay  # noqa: E402
 from study.search import DagSearcher  # noqa: E402
+from study.stopping import StopRequest  # noqa: E402
 from study.tracking import adopt_finished, mark_failed, open_study_run  # noqa: E402
-from trainables.errors import UserError  # noqa: E402
+from trainables.datasets.loading import check_dataset_is_there  # noqa: E402
+from trainables.errors import TrackingError, UserError  # noqa: E402
 from trainables.record import RecordReader, Store  # noqa: E402
 from trainables.spec import RunOptions  # noqa: E402
 from trainables.tune_trainable import TransfusionTrainable  # noqa: E402
+
+# A lost worker is told in one line by the display; Ray would add its traceback.
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 LEAVE_WITHIN_S = 30.0
 
@@ -50,6 +54,7 @@ class Outcome:
         not_run: label and reason of every trial that could not start.
         n_ran: trials finished by this run.
         n_reused: trials that were finished before.
+        warnings: what makes the trials incomparable.
         was_interrupted: stopped by a signal.
     """
 
@@ -57,6 +62,7 @@ class Outcome:
     not_run: tuple[tuple[str, str], ...]
     n_ran: int
     n_reused: int
+    warnings: tuple[str, ...]
     was_interrupted: bool
 
     @property
@@ -68,25 +74,51 @@ def run_study(study: Study, *, store: Store, display: StudyDisplay, keep_failed:
     """Run what a study still needs, and leave true statuses behind.
 
     Raises:
-        UserError: no node can hold a trial's resources.
+        UserError: no node can hold a trial's resources, or other nodes cannot see the store.
     """
-    run = open_study_run(store, study.name)
-    run.log_study_file(study.text)
-    plan = make_plan(study, RecordReader(store).trials())
-    adopt_finished(store, plan)
+    reader = RecordReader(store)
+    plan = make_plan(study, reader.trials())
+    display.note(reader.notices)
     searcher = DagSearcher(
         plan,
-        lambda entry: _config(entry, study, plan, store),
-        mark_failed=lambda trial_id, cause: mark_failed(store, trial_id, cause),
+        lambda entry: _config(entry, study, store),
+        resume_step=lambda trial_id: _resume_step(store, trial_id),
         keep_failed=keep_failed,
     )
-    was_interrupted = False
-    if any(entry.state != State.DONE for entry in plan.entries):
-        with _ray(), display.showing(plan, searcher):
-            _check_resources(plan)
-            was_interrupted = _fit(searcher, study, store, display)
-    after = make_plan(study, RecordReader(store).trials())
-    run.log_outcome(plan_rows(after, searcher.not_run), status="KILLED" if was_interrupted else "FINISHED")
+    run = open_study_run(store, study.name)
+    status = "FAILED"
+    try:
+        run.log_study_file(study.text)
+        adopt_finished(store, plan)
+        was_interrupted = _run_open_trials(plan, study, store=store, searcher=searcher, display=display)
+        status = "KILLED" if was_interrupted else "FINISHED"
+        after = make_plan(study, reader.trials())
+        run.log_outcome(plan_rows(after, searcher.not_run))
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.end(status)
+    return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
+
+
+def _run_open_trials(
+    plan: Plan, study: Study, *, store: Store, searcher: DagSearcher, display: StudyDisplay
+) -> bool:
+    """Run what is not done, and return whether a signal stopped it."""
+    if all(entry.state == State.DONE for entry in plan.entries):
+        return False
+    _check_data(plan)
+    with _ray(), display.showing(plan, searcher):
+        _check_resources(plan)
+        _check_store_is_shared(store)
+        was_interrupted = _fit(searcher, study, store, display)
+    for trial_id, cause in searcher.given_up.items():
+        mark_failed(store, trial_id, cause)
+    return was_interrupted
+
+
+def _outcome(plan: Plan, after: Plan, searcher: DagSearcher, *, was_interrupted: bool) -> Outcome:
     labels = {entry.trial_id: entry.label for entry in after.entries}
     n_reused = plan.counts().get(State.DONE, 0)
     return Outcome(
@@ -94,13 +126,22 @@ def run_study(study: Study, *, store: Store, display: StudyDisplay, keep_failed:
         not_run=tuple((labels[trial_id], reason) for trial_id, reason in searcher.not_run.items()),
         n_ran=after.counts().get(State.DONE, 0) - n_reused,
         n_reused=n_reused,
+        warnings=tuple(after.warnings()),
         was_interrupted=was_interrupted,
     )
 
 
-def _config(entry: PlanEntry, study: Study, plan: Plan, store: Store) -> dict[str, Any]:
-    is_parent = entry.trial_id in plan.children()
-    keep = {*study.options.keep, *(("best", "final") if is_parent else ())}
+def _resume_step(store: Store, trial_id: str) -> int:
+    try:
+        record = RecordReader(store).trial(trial_id)
+    except TrackingError:
+        return 0
+    return record.resumes_at_step if record else 0
+
+
+def _config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]:
+    # Another study may start from any trial of this one, so these two are always there.
+    keep = {*study.options.keep, "best", "final"}
     options = study.options.model_copy(
         update={"threads": max(1, int(entry.trial.resources.cpu)), "keep": tuple(sorted(keep))}
     )
@@ -109,6 +150,7 @@ def _config(entry: PlanEntry, study: Study, plan: Plan, store: Store) -> dict[st
         "spec": entry.trial.spec.model_dump_json(),
         "options": RunOptions.model_dump_json(options),
         "tracking_uri": store.uri,
+        "experiment": store.experiment,
         "study": study.name,
         "cpu": entry.trial.resources.cpu,
         "gpu": entry.trial.resources.gpu,
@@ -120,7 +162,7 @@ def _fit(searcher: DagSearcher, study: Study, store: Store, display: StudyDispla
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_n_pending())
     with (
         tempfile.TemporaryDirectory(prefix="transfusion-tune-") as folder,
-        _StopOnSignal().watching() as stopper,
+        StopRequest().watching() as request,
     ):
         tuner = tune.Tuner(
             tune.with_resources(
@@ -133,15 +175,15 @@ def _fit(searcher: DagSearcher, study: Study, store: Store, display: StudyDispla
                 name="study",
                 storage_path=folder,
                 verbose=0,
-                stop=stopper,
+                stop=_Stopper(request),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=[display.tune_callback()],
             ),
         )
         tuner.fit()
-        if stopper.is_stopping:
+        if request.is_made:
             _wait_until_left(searcher, store)
-        return stopper.is_stopping
+        return request.is_made
 
 
 def _wait_until_left(searcher: DagSearcher, store: Store) -> None:
@@ -178,40 +220,42 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-class _StopOnSignal(tune.Stopper):
-    """Ends the run at the first SIGINT or SIGTERM, when trials commit a state; a second leaves at once."""
+class _Stopper(tune.Stopper):
+    """Ends the run when a stop was asked for: trials in flight commit a state and leave."""
 
-    def __init__(self) -> None:
-        self.is_stopping = False
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.is_stopping
+        return self._request.is_made
 
-    @contextmanager
-    def watching(self) -> Iterator["_StopOnSignal"]:
-        """Handle both signals until the block ends."""
 
-        def stop(signum: int, frame: FrameType | None) -> None:
-            if self.is_stopping:
-                raise KeyboardInterrupt
-            self.is_stopping = True
+def _check_data(plan: Plan) -> None:
+    """Look for the images before a worker starts; on a cluster they are where the workers are."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    root = os.environ.get("TRANSFUSION_DATA")
+    for dataset in {entry.trial.spec.dataset for entry in plan.entries if entry.state != State.DONE}:
+        check_dataset_is_there(dataset, data_root=Path(root) if root else None)
 
-        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+
+def _check_store_is_shared(store: Store) -> None:
+    n_nodes = sum(node["Alive"] for node in ray.nodes())
+    if n_nodes > 1 and store.is_local_file:
+        raise UserError(
+            f"the cluster has {n_nodes} nodes, which do not share {store.display_uri}; "
+            "start `mlflow server` on the head and set MLFLOW_TRACKING_URI to it"
+        )
 
 
 def _check_resources(plan: Plan) -> None:
     if os.environ.get("RAY_ADDRESS"):
         return  # an autoscaling cluster may grow the node that is missing
     here = ray.cluster_resources()
-    for entry in plan.entries:
+    for entry in (entry for entry in plan.entries if entry.state != State.DONE):
         wanted = entry.trial.resources
         for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)):
             if amount > here.get(name, 0):

@@ -1,10 +1,14 @@
 """The tables that `plan`, `status` and the end of `run` print."""
 
+from collections import Counter
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 
 from study.plan import Plan, PlanEntry, State
 from study.runner import Outcome
+from trainables.spec import cell_id
 
 STYLES = {
     State.DONE: "green",
@@ -31,24 +35,16 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
             f"{plan.n_merged} combinations are the same training as another and are trained once", style="dim"
         )
     _print_failures(plan, console)
+    _print_warnings(plan.warnings(), console)
     console.print(_summary(plan))
-
-
-def print_status(plan: Plan, console: Console | None = None) -> None:
-    """Print where a study stands."""
-    print_plan(plan, console)
 
 
 def print_outcome(study: str, outcome: Outcome, console: Console | None = None) -> None:
     """Print how a run ended: what failed and why, and what to do next."""
     console = console or _console()
-    for label, cause in outcome.failed:
-        console.print(f"failed: {label}: {cause}", style="red", markup=False, soft_wrap=True)
-    for reason in dict.fromkeys(reason for _, reason in outcome.not_run):
-        labels = [label for label, why in outcome.not_run if why == reason]
-        more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
-        listed = "; ".join(labels[:MAX_LABELS])
-        console.print(f"not run: {listed}{more}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    _print_grouped("failed", outcome.failed, console, style="red")
+    _print_grouped("not run", outcome.not_run, console, style="yellow")
+    _print_warnings(outcome.warnings, console)
     counts = f"{outcome.n_ran} trials ran, {outcome.n_reused} were done before"
     if outcome.was_interrupted:
         console.print(
@@ -71,12 +67,16 @@ def _console() -> Console:
 def _print_cells(plan: Plan, console: Console) -> None:
     cells: dict[str, list[PlanEntry]] = {}
     for entry in plan.entries:
-        cells.setdefault(entry.trial.spec.cell_label, []).append(entry)
+        cells.setdefault(cell_id(entry.trial.spec), []).append(entry)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("cell")
     table.add_column("trials", justify="right")
     table.add_column("state")
-    for label, entries in list(cells.items())[:MAX_ROWS]:
+    labels = Counter(entries[0].trial.spec.cell_label for entries in cells.values())
+    for cell, entries in list(cells.items())[:MAX_ROWS]:
+        label = entries[0].trial.spec.cell_label
+        if labels[label] > 1:  # cells that differ in a field their label does not name
+            label += _varied(entries[0]) or f" · {cell[:6]}"
         states = {state: [e for e in entries if e.state == state] for state in State}
         words = [
             f"[{STYLES[s]}]{len(found)} {s}[/]" if STYLES[s] else f"{len(found)} {s}"
@@ -96,8 +96,28 @@ def _print_cells(plan: Plan, console: Console) -> None:
         console.print(f"… and {len(cells) - MAX_ROWS} more cells (plan --json lists all)", style="dim")
 
 
+def _print_grouped(word: str, pairs: tuple[tuple[str, str], ...], console: Console, *, style: str) -> None:
+    """Print a line for each different reason, with the trials it holds for."""
+    for reason in dict.fromkeys(reason for _, reason in pairs):
+        labels = [label for label, why in pairs if why == reason]
+        more = f" and {len(labels) - MAX_LABELS} more" if len(labels) > MAX_LABELS else ""
+        listed = "; ".join(labels[:MAX_LABELS])
+        console.print(f"{word}: {listed}{more}: {reason}", style=style, markup=False, soft_wrap=True)
+
+
+def _print_warnings(warnings: Iterable[str], console: Console) -> None:
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
+
+
+def _varied(entry: PlanEntry) -> str:
+    """Name the dotted fields that the grid varies, which no label holds."""
+    fields = [f"{axis}={value}" for axis, value in entry.trial.axes.items() if "." in axis]
+    return f" · {', '.join(fields)}" if fields else ""
+
+
 def _print_sources(plan: Plan, console: Console) -> None:
-    children = plan.children()
+    children = plan.children
     for entry in plan.entries:
         if entry.trial_id in children:
             console.print(

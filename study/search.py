@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 from study.plan import Plan, PlanEntry, State
 
 # A worker that dies (out of memory, killed, node lost) costs its trial the work since the last state, not
-# the trial; one that keeps killing its worker is given up.
+# the trial; one that keeps losing its worker without getting further is given up.
 LOST_WORKERS_PER_TRIAL = 2
 
 
@@ -21,12 +21,14 @@ class DagSearcher(Searcher):
 
     Args:
         config_of: the config of a trial, plain data.
-        mark_failed: called with a trial's id and a cause when its worker died too often to say so itself.
+        resume_step: the step at which a trial would go on: a worker that is lost after its trial has moved
+            on (a spot node) does not count against it.
         keep_failed: leave trials that failed in an earlier run as they are.
 
     Attributes:
         failed: causes by trial id, of this run.
         not_run: reasons by trial id.
+        given_up: those of the failed whose worker was lost too often to say so itself.
         stopped: trials that were in flight when the run was stopped.
     """
 
@@ -35,16 +37,18 @@ class DagSearcher(Searcher):
         plan: Plan,
         config_of: Callable[[PlanEntry], Mapping[str, Any]],
         *,
-        mark_failed: Callable[[str, str], None],
+        resume_step: Callable[[str], int],
         keep_failed: bool = False,
     ) -> None:
         super().__init__()
-        self._config_of, self._mark_failed = config_of, mark_failed
-        self._children = plan.children()
+        self._config_of, self._resume_step = config_of, resume_step
+        self._children = plan.children
         self._entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
         self.not_run: dict[str, str] = {}
+        self.given_up: dict[str, str] = {}
         self.stopped: list[str] = []
+        self._lost_at_step: dict[str, int] = {}
         self._in_flight: dict[str, str] = {}
         self._lost_workers: dict[str, int] = {}
         self._rank = {trial_id: rank for rank, trial_id in enumerate(self._entries)}
@@ -91,6 +95,10 @@ class DagSearcher(Searcher):
             self._retry(done)
         elif result is not None and result.get("status") == "failed":
             self._give_up(done, result.get("cause") or "unknown cause")
+        elif result is not None and result.get("status") == "taken over":
+            reason = "another process has begun to train it; run the study again when that has ended"
+            self.not_run[done] = reason
+            self._skip_children(done, reason)
         elif result is not None and result.get("status") in ("finished", "reused"):
             for child in self._children.get(done, []):
                 self._make_ready(child)
@@ -106,13 +114,21 @@ class DagSearcher(Searcher):
         is_leaf = trial_id not in self._children
         heappush(self._ready, (is_leaf, self._rank[trial_id], trial_id))
 
+    def note_error(self, trial_id: str, error: str) -> None:
+        """Take up what a worker died of, which Tune tells after it has told of the death."""
+        if trial_id in self.given_up:
+            self.given_up[trial_id] = self.failed[trial_id] = f"{self.given_up[trial_id]}: {error}"
+
     def _retry(self, trial_id: str) -> None:
-        self._lost_workers[trial_id] = self._lost_workers.get(trial_id, 0) + 1
+        step = self._resume_step(trial_id)
+        has_moved_on = step > self._lost_at_step.get(trial_id, 0)
+        self._lost_at_step[trial_id] = step
+        self._lost_workers[trial_id] = 1 if has_moved_on else self._lost_workers.get(trial_id, 0) + 1
         if self._lost_workers[trial_id] <= LOST_WORKERS_PER_TRIAL:
             self._push(trial_id)
             return
-        cause = f"its worker process died {self._lost_workers[trial_id]} times (out of memory, or killed)"
-        self._mark_failed(trial_id, cause)
+        cause = f"its worker was lost {self._lost_workers[trial_id]} times without getting further"
+        self.given_up[trial_id] = cause
         self._give_up(trial_id, cause)
 
     def _give_up(self, trial_id: str, cause: str) -> None:

@@ -27,9 +27,12 @@ class StudyRun:
         """Store the study file, from which `resume` and `analyze` start."""
         self._write(STUDY_FILE, text)
 
-    def log_outcome(self, rows: list[dict[str, str]], *, status: str) -> None:
-        """Store what became of every trial, and end the run."""
+    def log_outcome(self, rows: list[dict[str, str]]) -> None:
+        """Store what became of every trial."""
         self._write(PLAN_FILE, json.dumps(rows, indent=2, ensure_ascii=False))
+
+    def end(self, status: str) -> None:
+        """Mark the run FINISHED, KILLED or FAILED."""
         self.store.client.set_terminated(self.run_id, status)
 
     def log_analysis(self, folder: Path) -> None:
@@ -59,11 +62,9 @@ def find_study_run(store: Store, name: str) -> StudyRun:
     Raises:
         TrackingError: the store holds no study of that name.
     """
-    if found := store.search(f"tags.`{names.STUDY}` = '{name}'"):
+    if found := store.search(names.STUDY, name):
         return StudyRun(store, found[0].info.run_id, name)
-    known = sorted(
-        run.data.tags[names.STUDY] for run in store.search(f"tags.`{names.KIND}` = '{names.STUDY_KIND}'")
-    )
+    known = sorted(run.data.tags[names.STUDY] for run in store.search(names.KIND, names.STUDY_KIND))
     listed = ", ".join(known) or "none yet"
     raise TrackingError(
         f"no study {name!r} in {store.display_uri}; it holds: {listed}{suggestion(name, known)}"
@@ -79,7 +80,8 @@ def adopt_finished(store: Store, plan: Plan) -> None:
 
 
 def mark_failed(store: Store, trial_id: str, cause: str) -> None:
-    """Mark a trial failed whose own process could not."""
-    for run in store.search(f"tags.`{names.TRIAL_ID}` = '{trial_id}'"):
-        store.client.log_batch(run.info.run_id, tags=[RunTag(names.CAUSE, cause)])
-        store.client.set_terminated(run.info.run_id, "FAILED")
+    """Mark a trial failed whose own process could not; one that is finished stays so."""
+    for run in store.search(names.TRIAL_ID, trial_id):
+        if run.info.status != "FINISHED":
+            store.client.log_batch(run.info.run_id, tags=[RunTag(names.CAUSE, cause)])
+            store.client.set_terminated(run.info.run_id, "FAILED")

@@ -67,6 +67,7 @@ def record_of(
         metrics=(scalars if metrics is None else metrics) if status == "finished" else {},
         checkpoints={name: CheckpointRef(name, name, "0" * 64, 0, 1) for name in checkpoints},
         state=None,
+        dataset_digest="d" * 64,
         studies=frozenset({"fake"}),
         seconds=60.0 if status == "finished" else math.nan,
     )

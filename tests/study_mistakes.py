@@ -125,6 +125,7 @@ MISTAKES: list[tuple[str, str, int, str]] = [
     ("  init: [", "  training.optimizer: [{kind: adam, momentum: 0.5}]\n  init: [", 17, "training.optimizer.momentum is not a field of training.optimizer (fields: kind, lr, beta1"),
     ("  init: [", "  dataset.train_fraction: [0.5, 0]\n  init: [", 17, "dataset.train_fraction must be greater than 0, got 0"),
     ("  init: [", "  source.training.steps: [5, -5]\n  init: [", 17, "source.training.steps must be at least 0, got -5"),
+    ("  init: [", "  training.steps: [1, true]\n  init: [", 17, "training.steps must be a whole number, got True"),
     ("seeds: [0, 1]", "seeds: 10000", 15, "grid gives 240000 trainings; at most 100000 are allowed"),
     ("[8, 16]", "[8, 16, 32]", 20, "zip[0] must have lists of one length, got training.batch_size 3, training.optimizer.lr 2"),
     ("training.batch_size: [8, 16]\n    training.optimizer.lr: [0.1, 0.2]", "training.batch_size: [8, 16, 8]\n    training.optimizer.lr: [0.1, 0.1, 0.1]", 20, "zip[0].training.batch_size[2] repeats 8 with 0.1"),

@@ -62,6 +62,12 @@ def test_censored_trials_push_the_median_up_and_dropping_them_would_not():
     assert kaplan_meier_median(reached(10, 20) + censored(100, 100, 100)) is None
 
 
+def test_without_censoring_the_median_is_the_ordinary_one_for_any_number_of_trials():
+    for n in range(1, 60):
+        steps = [3 * i * i for i in range(n)]
+        assert kaplan_meier_median(reached(*steps)) == np.median(steps)
+
+
 def test_no_trial_has_no_median():
     assert kaplan_meier_median([]) is None
 

@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study import grid
 from study.config import parse_study
 from study.grid import Expansion, Resources, expand
-from trainables.errors import WeightsError
-from trainables.spec import Adam, Sgd, resolve, trial_id
+from trainables.errors import StudyFileError, WeightsError
+from trainables.spec import Adam, Sgd, file_digest, resolve, trial_id
 
 BASE: dict[str, Any] = {
     "name": "demo",
@@ -379,6 +380,38 @@ def test_a_rule_can_name_a_mapping_by_its_kind() -> None:
     assert len(targets(expansion(grid=grid, exclude=rules))) == 3
 
 
+def test_a_rule_can_name_a_mapping_by_its_label() -> None:
+    grid = {"training.optimizer": [{"kind": "adam", "lr": 0.001}, {"kind": "adam", "lr": 0.01}]}
+    rules = [{"where": {"training.optimizer": "adam lr=0.01"}, "reason": "diverges"}]
+    assert targets(expansion(grid=grid, exclude=rules)) == [
+        {"training.optimizer": "adam lr=0.001", "seed": 0}
+    ]
+
+
+def test_a_rule_can_name_a_depth_by_its_stage_or_its_number() -> None:
+    for depths, wanted in itertools.product(([1, 2], ["conv1", "conv2"]), (2, "conv2", [2, "conv2"])):
+        found = expansion(
+            grid={"init": ["transfusion"], "transfusion_depth": depths},
+            exclude=[{"where": {"transfusion_depth": wanted}, "reason": "known"}],
+        )
+        assert [axes["transfusion_depth"] for axes in targets(found)] == [1]
+
+
+def test_of_several_rules_the_first_gives_the_reason() -> None:
+    rules = [
+        {"where": {"init": "random"}, "reason": "first"},
+        {"where": {"seed": 0, "init": "random"}, "reason": "second"},
+    ]
+    found = expansion(grid={"init": ["random", "pretrained"]}, exclude=rules)
+    assert [excluded.reason for excluded in found.excluded] == ["first"]
+
+
+def test_a_study_without_any_trial_left_is_refused() -> None:
+    rules = [{"where": {"seed": [0, 1]}, "reason": "all"}]
+    with pytest.raises(StudyFileError, match="exclude drops all 4 trainings; nothing is left to do"):
+        expansion(grid={"init": ["random", "pretrained"]}, exclude=rules, seeds=2)
+
+
 def test_an_included_combination_is_added_after_the_grid() -> None:
     found = expansion(
         grid={"architecture": ["cbr_small"], "training.batch_size": [8, 16]},
@@ -410,7 +443,13 @@ def test_a_weight_file_is_looked_up_once_and_known_by_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = parse_study(
-        yaml.safe_dump({**BASE, "source": {"file": "w.pth"}, "grid": {"init": ["pretrained"]}, "seeds": 3})
+        yaml.safe_dump(
+            {
+                **BASE,
+                "source": {"file": "w.pth"},
+                "grid": {"architecture": ["cbr_tiny", "cbr_small"], "init": ["pretrained"]},
+            }
+        )
     )
     monkeypatch.delenv("TRANSFUSION_DATA", raising=False)
     with pytest.raises(
@@ -420,8 +459,16 @@ def test_a_weight_file_is_looked_up_once_and_known_by_its_digest(
     with pytest.raises(WeightsError, match=r"no file at .*w.pth"):
         expand(study, data_root=tmp_path)
     (tmp_path / "w.pth").write_bytes(b"weights")
+    read: list[Path] = []
+
+    def noted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(grid, "file_digest", noted)
     monkeypatch.setenv("TRANSFUSION_DATA", str(tmp_path))
     found = expand(study)
+    assert read == [tmp_path / "w.pth"]
     assert ids(found) == ids(expand(study, data_root=tmp_path))
     (tmp_path / "w.pth").write_bytes(b"others")
     assert not set(ids(found)) & set(ids(expand(study)))

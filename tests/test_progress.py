@@ -15,7 +15,7 @@ def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, DagSearcher, StringIO]:
     output = StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
     plan = Plan("demo", (entry(0, state=State.DONE), *(entry(i) for i in range(1, 5))), (), 0)
-    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, mark_failed=lambda *_: None)
+    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0)
     return StudyDisplay(console), plan, searcher, output
 
 

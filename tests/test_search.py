@@ -1,5 +1,6 @@
 """The searcher against a simulated Tune: any lineage, any order of endings, failures and lost workers."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,15 +22,15 @@ def entry(number: int, parent: int | None = None, state: State = State.TO_RUN) -
     return PlanEntry(trial, state, None, "")
 
 
-def make_searcher(*entries: PlanEntry, keep_failed: bool = False) -> tuple[DagSearcher, dict[str, str]]:
-    marked: dict[str, str] = {}
-    searcher = DagSearcher(
+def make_searcher(
+    *entries: PlanEntry, keep_failed: bool = False, resume_step: Callable[[str], int] = lambda _: 0
+) -> DagSearcher:
+    return DagSearcher(
         Plan("s", entries, (), 0),
         lambda chosen: {"trial_id": chosen.trial_id},
-        mark_failed=marked.__setitem__,
+        resume_step=resume_step,
         keep_failed=keep_failed,
     )
-    return searcher, marked
 
 
 def suggest(searcher: DagSearcher, tune_id: str) -> str | None:
@@ -50,7 +51,7 @@ def lineages(draw: st.DrawFn) -> list[PlanEntry]:
 def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
     entries: list[PlanEntry], data: st.DataObject, slots: int
 ) -> None:
-    searcher, marked = make_searcher(*entries)
+    searcher = make_searcher(*entries)
     parent_of = {e.trial_id: e.trial.parent_id for e in entries}
     in_flight: dict[str, str] = {}
     finished: list[str] = []
@@ -66,22 +67,22 @@ def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
         assert in_flight, "the searcher waits for nothing"
         ending = data.draw(st.sampled_from(sorted(in_flight)))
         trial_id = in_flight.pop(ending)
-        how = data.draw(st.sampled_from(["finished", "reused", "failed", "lost"]))
+        how = data.draw(st.sampled_from(["finished", "reused", "failed", "taken over", "lost"]))
         if how == "lost":
             searcher.on_trial_complete(trial_id=ending, error=True)
         else:
             searcher.on_trial_complete(trial_id=ending, result={"status": how, "cause": "why"})
-            if how != "failed":
+            if how in ("finished", "reused"):
                 finished.append(trial_id)
     else:
         pytest.fail("the searcher never finished")
     accounted = [*finished, *searcher.failed, *searcher.not_run]
     assert sorted(accounted) == sorted(parent_of)
-    assert set(marked) <= set(searcher.failed)
+    assert searcher.given_up.items() <= searcher.failed.items()
 
 
 def test_children_start_the_moment_their_parent_is_committed_and_parents_go_first() -> None:
-    searcher, _ = make_searcher(entry(0), entry(1), entry(2, parent=1), entry(3, parent=1))
+    searcher = make_searcher(entry(0), entry(1), entry(2, parent=1), entry(3, parent=1))
     assert suggest(searcher, "a") == "t1"  # a parent, though later in the plan
     assert suggest(searcher, "b") == "t0"
     assert suggest(searcher, "c") is None
@@ -91,7 +92,7 @@ def test_children_start_the_moment_their_parent_is_committed_and_parents_go_firs
 
 
 def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goes_on() -> None:
-    searcher, _ = make_searcher(entry(0), entry(1, parent=0), entry(2, parent=1), entry(3))
+    searcher = make_searcher(entry(0), entry(1, parent=0), entry(2, parent=1), entry(3))
     assert suggest(searcher, "a") == "t0"
     searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "train_loss became nan"})
     assert searcher.failed == {"t0": "train_loss became nan"}
@@ -101,14 +102,33 @@ def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goe
 
 
 def test_a_lost_worker_costs_a_retry_and_one_that_keeps_dying_is_given_up() -> None:
-    searcher, marked = make_searcher(entry(0))
+    searcher = make_searcher(entry(0))
     for attempt in range(LOST_WORKERS_PER_TRIAL + 1):
         assert suggest(searcher, f"a{attempt}") == "t0"
-        assert not marked
+        assert not searcher.given_up
         searcher.on_trial_complete(trial_id=f"a{attempt}", error=True)
     assert suggest(searcher, "end") == "FINISHED"
-    assert marked == searcher.failed
-    assert "died 3 times" in marked["t0"]
+    searcher.note_error("t0", "ActorDiedError")
+    assert searcher.given_up == searcher.failed
+    assert searcher.failed["t0"] == "its worker was lost 3 times without getting further: ActorDiedError"
+
+
+def test_a_worker_that_is_lost_after_its_trial_has_moved_on_does_not_count() -> None:
+    steps = iter(range(10, 1000, 10))
+    searcher = make_searcher(entry(0), resume_step=lambda _: next(steps))
+    for attempt in range(10):
+        assert suggest(searcher, f"a{attempt}") == "t0"
+        searcher.on_trial_complete(trial_id=f"a{attempt}", error=True)
+    assert not searcher.failed
+
+
+def test_a_trial_that_another_process_trains_is_left_to_it_with_its_children() -> None:
+    searcher = make_searcher(entry(0), entry(1, parent=0))
+    suggest(searcher, "a")
+    searcher.on_trial_complete(trial_id="a", result={"status": "taken over"})
+    assert searcher.not_run.keys() == {"t0", "t1"}
+    assert "another process has begun to train it" in searcher.not_run["t1"]
+    assert suggest(searcher, "b") == "FINISHED"
 
 
 def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kept() -> None:
@@ -118,16 +138,16 @@ def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kep
         entry(2, state=State.FAILED),
         entry(3, parent=2),
     )
-    searcher, _ = make_searcher(*entries)
+    searcher = make_searcher(*entries)
     assert [suggest(searcher, name) for name in "ab"] == ["t2", "t1"]
-    kept, _ = make_searcher(*entries, keep_failed=True)
+    kept = make_searcher(*entries, keep_failed=True)
     assert [suggest(kept, "a"), suggest(kept, "b")] == ["t1", None]
     assert kept.failed.keys() == {"t2"}
     assert kept.not_run.keys() == {"t3"}
 
 
 def test_a_trial_stopped_by_a_signal_is_neither_done_nor_failed() -> None:
-    searcher, _ = make_searcher(entry(0), entry(1, parent=0))
+    searcher = make_searcher(entry(0), entry(1, parent=0))
     suggest(searcher, "a")
     searcher.on_trial_complete(trial_id="a", result={"status": "running"})
     assert searcher.stopped == ["t0"]

@@ -102,7 +102,7 @@ def test_a_study_runs_resumes_grows_and_shares(store: Store, tmp_path: Path) -> 
     assert "1 trials ran, 2 were done before" in output
     assert len(by_label(store)) == 8
     assert len(RecordReader(store).trials("other")) == 3
-    assert "study other" in {run.info.run_name for run in store.search("tags.kind = 'study'")}
+    assert "study other" in {run.info.run_name for run in store.search("kind", "study")}
 
     status = transfusion("status", "study")
     assert "7 trials: 7 done" in status

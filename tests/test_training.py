@@ -166,17 +166,14 @@ def test_the_best_weights_are_those_of_the_best_evaluation(dataset: Dataset) -> 
     assert next(iter(selection.weights.values())).unique().tolist() == [1.0]
 
 
-def test_a_loss_is_better_when_lower_and_an_improvement_below_min_delta_is_none(dataset: Dataset) -> None:
+def test_a_small_improvement_is_kept_but_does_not_restart_the_patience(dataset: Dataset) -> None:
     network = make_training(dataset).network
     selection = Selection("val_loss")
-    assert [
-        selection.consider(v, i, network, min_delta=0.1) for i, v in enumerate([1.0, 0.95, 0.8, 2.0])
-    ] == [
-        True,
-        False,
-        True,
-        False,
-    ]
+    seen = []
+    for step, loss in enumerate([1.0, 0.95, 0.92, 0.8, 2.0]):
+        is_better = selection.consider(loss, step, network, min_delta=0.1)
+        seen.append((is_better, selection.step, selection.evaluations_since))
+    assert seen == [(True, 0, 0), (True, 1, 1), (True, 2, 2), (True, 3, 0), (False, 3, 1)]
 
 
 def test_early_stopping_waits_for_its_patience(dataset: Dataset) -> None:

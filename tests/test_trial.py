@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from torch import Tensor
 
 from tests.conftest import tiny_trial
-from trainables.errors import StaleAttemptError
+from trainables.errors import TrackingError
 from trainables.record import RecordReader, Store, TrialRecord, open_store
 from trainables.spec import RunOptions, TrialSpec, trial_id
 from trainables.trial import Progress, run_trial
@@ -106,8 +107,8 @@ def test_a_trial_without_a_state_begins_anew_and_logs_no_point_twice(store: Stor
     # Its process dies: nothing is committed, the run stays RUNNING, another process starts.
     resumed = finish(store, tiny_trial())
     assert len(store.client.get_metric_history(resumed.run_id, "val_loss")) == 5
-    with pytest.raises(StaleAttemptError):
-        list(running)
+    *_, last = running
+    assert last.status == "taken over"
     assert find(store, tiny_trial()).status == "finished"
 
 
@@ -214,3 +215,21 @@ def test_a_checkpoint_loads_into_the_plain_network(store: Store) -> None:
 
     network = build_network("cbr_tiny", n_outputs=2, channels=1)
     assert network.module.load_state_dict(final_weights(store, record))
+
+
+def test_a_store_that_goes_away_fails_no_trial(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.record.store.RETRY_AFTER_S", (0.0,))
+    running = start(store, tiny_trial())
+    for _ in range(3):
+        next(running)
+
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("503 Service Unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.client), "log_batch", away)
+        with pytest.raises(TrackingError, match="503"):
+            list(running)
+    assert find(store, tiny_trial()).status == "running"
+    assert find(store, tiny_trial()).resumes_at_step == 2
+    assert finish(store, tiny_trial()).status == "finished"

@@ -51,10 +51,10 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
         CheckpointError: the file is missing, truncated or altered.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: the checkpoint file is missing")
+        raise CheckpointError(f"{path.name}: the checkpoint file is missing")
     if sha256 is not None and (found := digest(path)) != sha256:
         raise CheckpointError(
-            f"{path}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; "
+            f"{path.name}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; "
             "the checkpoint is truncated or altered"
         )
     try:
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             return Contents({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+        raise CheckpointError(f"{path.name}: not a readable safetensors file ({error})") from None
 
 
 def digest(path: Path) -> str:

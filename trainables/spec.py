@@ -48,6 +48,12 @@ class Sgd(SpecModel):
     nesterov: bool = False
     weight_decay: NonNegative = 0.0
 
+    @model_validator(mode="after")
+    def _check(self) -> "Sgd":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class Adam(SpecModel):
     """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
@@ -453,6 +459,8 @@ def flatten(spec: TrialSpec) -> dict[str, Any]:
     source = spec.init.source
     if source is not None:
         content["init"]["source"] = {"name": source.label, "checkpoint": source.checkpoint}
+        if source.sha256 is not None:
+            content["init"]["source"]["sha256"] = source.sha256
         if source.trial is not None:
             content["init"]["source"]["trial_id"] = trial_id(source.trial)
     visit("", content)

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from trainables.spec import Adam, CosineSchedule, EvaluationSpec, Sgd, StepSched
 EVALUATION_BATCH = 256
 # Losses stay on the device until they are looked at; the exact step of the first bad one is still named.
 STEPS_BETWEEN_LOSS_CHECKS = 100
+SELECTION_FACTS = ("value", "step", "mark", "evaluations_since")
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,33 @@ class Selection:
     metric: str
     value: float = math.nan
     step: int = 0
+    mark: float = math.nan
     evaluations_since: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def consider(self, value: float, step: int, network: Network, *, min_delta: float) -> bool:
-        """Keep the weights if `value` is better by more than `min_delta`; say whether it was."""
-        gain = self.value - value if self.metric == "val_loss" else value - self.value
-        is_better = not math.isnan(value) and (math.isnan(self.value) or gain > min_delta)
-        if is_better or not self.weights:
-            self.value, self.step, self.evaluations_since = value, step, 0
-            self.weights = {k: v.detach().cpu().clone() for k, v in network.module.state_dict().items()}
-        else:
+        """Keep the weights if `value` is the best so far; say whether it was.
+
+        An improvement of at most `min_delta` is kept too, but does not restart the patience, which counts
+        from the last value that was better by more (`mark`).
+        """
+        if self._gain(value, self.mark) > min_delta:
+            self.mark, self.evaluations_since = value, 0
+        elif self.weights:
             self.evaluations_since += 1
+        is_better = self._gain(value, self.value) > 0
+        if is_better or not self.weights:
+            self.value, self.step = value, step
+            self.weights = {k: v.detach().cpu().clone() for k, v in network.module.state_dict().items()}
         return is_better
+
+    def _gain(self, value: float, reference: float) -> float:
+        """By how much `value` is better; infinite against NaN, and NaN is never better."""
+        if math.isnan(value):
+            return -math.inf
+        if math.isnan(reference):
+            return math.inf
+        return reference - value if self.metric == "val_loss" else value - reference
 
 
 def evaluation_steps(spec: EvaluationSpec, total_steps: int) -> tuple[int, ...]:
@@ -117,8 +131,7 @@ class Training:
         self.seconds = 0.0
         self._loss_sum, self._loss_count = 0.0, 0
         self._unread_losses: list[Tensor] = []
-        # Bound to this training, so that the order of one epoch is drawn once and not once a step.
-        self._order = lru_cache(maxsize=1)(self._draw_order)
+        self._drawn_order: tuple[int, np.ndarray] | None = None
 
     def train_until(self, step: int, *, pause: Callable[[], bool] = lambda: False) -> bool:
         """Take optimizer steps up to `step`.
@@ -172,9 +185,13 @@ class Training:
             images, self.spec.augment, generator=generator(self.seed, "augment", self.step)
         ), labels
 
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        n_train = len(self.dataset.train.labels)
-        return torch.randperm(n_train, generator=generator(self.seed, "order", epoch)).numpy()
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch's samples, drawn once an epoch."""
+        if self._drawn_order is None or self._drawn_order[0] != epoch:
+            n_train = len(self.dataset.train.labels)
+            drawn = torch.randperm(n_train, generator=generator(self.seed, "order", epoch)).numpy()
+            self._drawn_order = (epoch, drawn)
+        return self._drawn_order[1]
 
     def _batch(self, split: Split, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         pixels = torch.from_numpy(np.array(split.images[chosen])).to(self.device)
@@ -259,7 +276,7 @@ class Training:
             "seconds": self.seconds,
             "loss_sum": self._loss_sum,
             "loss_count": self._loss_count,
-            "best": [self.selection.value, self.selection.step, self.selection.evaluations_since],
+            "best": [getattr(self.selection, name) for name in SELECTION_FACTS],
             "optimizer": optimizer_plain,
         }
         return Contents(tensors, facts)
@@ -271,9 +288,10 @@ class Training:
         unpack_optimizer(self.optimizer, _unprefixed("optimizer", state.tensors), facts["optimizer"])
         self.step, self.seconds = facts["step"], facts["seconds"]
         self._loss_sum, self._loss_count = facts["loss_sum"], facts["loss_count"]
-        value, step, since = facts["best"]
         self.selection = Selection(
-            self.spec.selection_metric, value, step, since, _unprefixed("best", state.tensors)
+            self.spec.selection_metric,
+            **dict(zip(SELECTION_FACTS, facts["best"], strict=True)),
+            weights=_unprefixed("best", state.tensors),
         )
 
 

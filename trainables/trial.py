@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,13 @@ from torch import Tensor
 
 from trainables.architectures.stages import Network, build_network
 from trainables.datasets.loading import Dataset, Split, load_dataset
-from trainables.errors import CheckpointError, NotFiniteError, StaleAttemptError, UserError
+from trainables.errors import (
+    CheckpointError,
+    NotFiniteError,
+    StaleAttemptError,
+    TrackingError,
+    UserError,
+)
 from trainables.initialization import initialize
 from trainables.pretrained import load_weights
 from trainables.record import RecordReader, Store, TrialWriter
@@ -31,6 +37,8 @@ from trainables.spec import (
 )
 from trainables.training import Training, evaluation_steps
 
+Status = Literal["running", "finished", "reused", "failed", "taken over"]
+
 REPORT_EVERY_S = 2.0
 DATASETS_KEPT = 4
 
@@ -41,14 +49,15 @@ class Progress:
 
     Attributes:
         metrics: of the evaluation just made; empty between evaluations.
-        status: `reused` is a trial that was already finished.
+        status: `reused` is a trial that was already finished, `taken over` one that another process
+            has begun to train.
         cause: why it failed.
         notices: what went wrong without stopping the trial.
     """
 
     step: int
     total_steps: int
-    status: Literal["running", "finished", "reused", "failed"]
+    status: Status
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str | None = None
     notices: tuple[str, ...] = ()
@@ -61,14 +70,14 @@ def run_trial(
     options: RunOptions,
     data_root: Path | None,
     study: str | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     """Train a resolved spec and keep its record, yielding every few seconds and at every evaluation.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
     Closing the iterator commits a state and marks the run killed, so that it can go on later.
 
     Raises:
-        StaleAttemptError: another process has taken the trial over.
+        TrackingError: MLflow cannot be used; the trial is as good as its last state.
     """
     torch.set_num_threads(options.threads)
     device = _device(options)
@@ -84,8 +93,10 @@ def run_trial(
     except GeneratorExit:
         trial.interrupt()
         raise
-    except StaleAttemptError:
-        raise
+    except StaleAttemptError as error:
+        yield trial.progress("taken over", cause=str(error))
+    except TrackingError:
+        raise  # not the trial's fault, and there is nowhere to write it
     except Exception as error:
         is_expected = isinstance(error, UserError | NotFiniteError)
         cause = str(error) if is_expected else f"{type(error).__name__}: {error}"
@@ -129,10 +140,11 @@ class _Trial:
                 if self._is_state_due():
                     self._commit_state()
                 yield self.progress("running")
-            if step == 0 and "initial" in self.options.keep:
-                self._commit("initial", training.network.module.state_dict(), step=0)
-            if step in series:
-                self._commit(f"step-{step:07d}", training.network.module.state_dict(), step=step)
+            due = {"initial"} if step == 0 and "initial" in self.options.keep else set()
+            due |= {f"step-{step:07d}"} if step in series else set()
+            if due:
+                weights = training.network.module.state_dict()
+                self.record.commit_checkpoints(dict.fromkeys(due, weights), dict.fromkeys(due, step))
             metrics = {}
             if step in evaluations:
                 metrics = training.evaluate()
@@ -145,10 +157,9 @@ class _Trial:
     def conclude(self) -> None:
         """Commit the final and the best weights, score the test split with the best, and finish the run."""
         training, module = self._training(), self._training().network.module
-        if "final" in self.options.keep:
-            self._commit("final", module.state_dict(), step=training.step)
-        if "best" in self.options.keep:
-            self._commit("best", training.selection.weights, step=training.selection.step)
+        weights = {"final": module.state_dict(), "best": training.selection.weights}
+        steps = {"final": training.step, "best": training.selection.step}
+        self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
         module.load_state_dict(training.selection.weights)
         self.test_metrics = {
             "best_step": float(training.selection.step),
@@ -171,7 +182,7 @@ class _Trial:
 
     def progress(
         self,
-        status: Literal["running", "finished", "failed"],
+        status: Status,
         *,
         metrics: Mapping[str, float] | None = None,
         cause: str | None = None,
@@ -192,11 +203,10 @@ class _Trial:
             return frozenset()
         return frozenset(evaluation_steps(EvaluationSpec(points=self.options.series_points), total_steps))
 
-    def _commit(self, name: str, tensors: Mapping[str, Tensor], *, step: int) -> None:
-        self.record.commit_checkpoint(name, tensors, step=step)
-
     def _commit_state(self) -> None:
-        self.record.commit_state(self._training().take_state())
+        state = self.record.state
+        if state is None or state.step != self._training().step:
+            self.record.commit_state(self._training().take_state())
         self._last_state = time.monotonic()
 
     def _is_report_due(self) -> bool:

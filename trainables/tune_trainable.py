@@ -1,7 +1,7 @@
 """The trial as Ray Tune sees it: a class that outlives the trial, so that a worker starts once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ class TransfusionTrainable(tune.Trainable):
     lost tracking store, and costs the worker.
     """
 
-    _progress: Iterator[Progress]
+    _progress: Generator[Progress, None, None]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this worker."""
-        self._store: Store = open_store(config["tracking_uri"])
+        self._store: Store = open_store(config["tracking_uri"], experiment=config["experiment"])
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -39,7 +39,7 @@ class TransfusionTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Stop: a running trial commits its state and is marked killed."""
-        self._close()
+        self._progress.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         root = os.environ.get("TRANSFUSION_DATA")
@@ -50,8 +50,3 @@ class TransfusionTrainable(tune.Trainable):
             data_root=Path(root) if root else None,
             study=config["study"],
         )
-
-    def _close(self) -> None:
-        close = getattr(self._progress, "close", None)
-        if close is not None:
-            close()

@@ -45,13 +45,12 @@ def open_file_tree(location: Path) -> FileTree:
     """
     if location.is_dir():
         return _open_folder(location)
-    candidates = (location.with_name(location.name + suffix) for suffix in ARCHIVE_SUFFIXES)
     if location.is_file() and not location.name.endswith(ARCHIVE_SUFFIXES):
         raise DataError(
             f"{location.name}: expected a folder or an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
             "found a file of another kind; mend dataset.path"
         )
-    archives = [location] if location.is_file() else [path for path in candidates if path.is_file()]
+    archives = [location] if location.is_file() else archives_beside(location)
     if not archives:
         raise DataError(
             f"{location.name}: expected a folder {location}, or an archive of it "
@@ -59,6 +58,12 @@ def open_file_tree(location: Path) -> FileTree:
             "set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path"
         )
     return _open_archive(archives[0])
+
+
+def archives_beside(location: Path) -> list[Path]:
+    """Return the archives that can stand for a folder: `<location>.tar.xz`, …"""
+    candidates = (location.with_name(location.name + suffix) for suffix in ARCHIVE_SUFFIXES)
+    return [path for path in candidates if path.is_file()]
 
 
 def _open_folder(root: Path) -> FileTree:

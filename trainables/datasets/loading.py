@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.datasets.catalog import find_reader, normalize_dataset
+from trainables.datasets.file_tree import archives_beside
 from trainables.datasets.packed import pack
 from trainables.datasets.spec import DatasetSpec
 from trainables.datasets.splits import draw_fraction, draw_splits
@@ -101,11 +102,29 @@ def _read(spec: DatasetSpec, data_root: Path | None) -> Table:
     reader = find_reader(spec.reader)
     module, function = reader.function.split(":")
     read: Callable[[Path | None], Table] = getattr(import_module(module), function)
+    return read(_location(spec, data_root))
+
+
+def _location(spec: DatasetSpec, data_root: Path | None) -> Path | None:
     if spec.path is None:
-        return read(None)
+        return None
     if data_root is None:
         raise DataError(f"{spec.path}: set TRANSFUSION_DATA to the folder that holds it")
-    return read(data_root / spec.path)
+    return data_root / spec.path
+
+
+def check_dataset_is_there(spec: DatasetSpec, *, data_root: Path | None) -> None:
+    """Look for the file or folder of a dataset, without reading it.
+
+    Raises:
+        DataError: it is not there, nor an archive of it.
+    """
+    location = _location(spec, data_root)
+    if location is not None and not location.exists() and not any(archives_beside(location)):
+        raise DataError(
+            f"{spec.path}: not found in {data_root}; "
+            "set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path"
+        )
 
 
 def _with_all_splits(table: Table, missing: tuple[str, ...], spec: DatasetSpec) -> Table:

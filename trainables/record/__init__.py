@@ -5,7 +5,7 @@ experiment, so that a trial two studies share is one run, and the UI can group b
 """
 
 from trainables.record import names
-from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord
+from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord, changed_datasets
 from trainables.record.store import Store, default_tracking_uri, open_store
 from trainables.record.writer import TrialWriter
 
@@ -15,6 +15,7 @@ __all__ = [
     "Store",
     "TrialRecord",
     "TrialWriter",
+    "changed_datasets",
     "default_tracking_uri",
     "names",
     "open_store",

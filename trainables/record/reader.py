@@ -1,7 +1,7 @@
 """The reading side: what MLflow holds of a study's trials, as plain data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from trainables.checkpoints import read_checkpoint
 from trainables.errors import CheckpointError, SpecError, TrackingError
 from trainables.record import names
-from trainables.record.store import Store, open_store
-from trainables.spec import TrialSpec, parse_trial
+from trainables.record.store import Store, canonical, open_store
+from trainables.spec import DatasetSpec, TrialSpec, parse_trial
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class TrialRecord:
         cause: why it failed.
         metrics: the latest value of each.
         state: the resumable state, if any.
+        dataset_digest: of the images and labels it was trained on.
         studies: the names of the studies it is part of.
         seconds: from the first start to the last end; NaN while it runs.
     """
@@ -57,6 +58,7 @@ class TrialRecord:
     metrics: Mapping[str, float]
     checkpoints: Mapping[str, CheckpointRef]
     state: CheckpointRef | None
+    dataset_digest: str | None
     studies: frozenset[str]
     seconds: float
 
@@ -71,18 +73,30 @@ class RecordReader:
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store or open_store()
+        self.notices: list[str] = []
 
     def trials(self, study: str | None = None) -> list[TrialRecord]:
-        """Return the trials of a study, or of all studies, oldest first."""
-        query = f"tags.`{names.KIND}` = '{names.TRIAL_KIND}'"
-        if study is not None:
-            query += f" and tags.`{names.STUDY_PREFIX}{study}` = 'yes'"
-        return [self._record(run) for run in self.store.search(query)]
+        """Return the trials of a study, or of all studies, oldest first.
+
+        A run whose spec cannot be read is left out and noted in `notices`, so that one damaged run does
+        not hide the others; running its trial mends it.
+        """
+        of_study = [(names.STUDY_PREFIX + study, "yes")] if study is not None else []
+        by_trial: dict[str, list[Run]] = {}
+        for run in self.store.search(names.KIND, names.TRIAL_KIND, *of_study):
+            by_trial.setdefault(run.data.tags.get(names.TRIAL_ID, run.info.run_id), []).append(run)
+        records = []
+        for runs in by_trial.values():
+            try:
+                records.append(self._record(canonical(runs)))
+            except (TrackingError, CheckpointError) as error:
+                self.notices.append(str(error))
+        return records
 
     def trial(self, trial_id: str) -> TrialRecord | None:
         """Return one trial by its id, or None."""
-        found = self.store.search(f"tags.`{names.TRIAL_ID}` = '{trial_id}'")
-        return self._record(found[0]) if found else None
+        found = self.store.search(names.TRIAL_ID, trial_id)
+        return self._record(canonical(found)) if found else None
 
     def history(self, record: TrialRecord, metric: str) -> pd.DataFrame:
         """Return a metric over training: columns `step` and `value`, one row a step, ascending."""
@@ -132,7 +146,8 @@ class RecordReader:
             cause=tags.get(names.CAUSE) or None,
             metrics=run.data.metrics,
             checkpoints=checkpoint_refs(tags),
-            state=state_ref(tags),
+            state=state_ref(tags) if info.status != "FINISHED" else None,
+            dataset_digest=tags.get(names.DATASET_DIGEST),
             studies=frozenset(
                 tag.removeprefix(names.STUDY_PREFIX) for tag in tags if tag.startswith(names.STUDY_PREFIX)
             ),
@@ -154,21 +169,43 @@ class RecordReader:
             ) from None
 
 
+def changed_datasets(records: Iterable[TrialRecord]) -> list[str]:
+    """Name the datasets whose images or labels differ between trials that should have seen the same."""
+    digests: dict[DatasetSpec, dict[str, list[str]]] = {}
+    for record in records:
+        if record.dataset_digest is not None:
+            of_dataset = digests.setdefault(record.spec.dataset, {})
+            of_dataset.setdefault(record.dataset_digest, []).append(record.spec.label)
+    return [
+        f"{dataset.label}: the images or labels changed between trials, so they are not comparable: "
+        + "; ".join(
+            f"{len(labels)} trial(s) such as {labels[0]} saw digest {digest[:12]}…"
+            for digest, labels in found.items()
+        )
+        for dataset, found in digests.items()
+        if len(found) > 1
+    ]
+
+
 def checkpoint_refs(tags: Mapping[str, str]) -> dict[str, CheckpointRef]:
-    """Return the committed checkpoints that a run's tags point to, by name."""
-    prefix = names.CHECKPOINT_PREFIX
-    refs = [_parse_ref(value) for tag, value in tags.items() if tag.startswith(prefix)]
+    """Return the committed checkpoints that a run's tags point to, by name; an unreadable tag is none."""
+    pointers = [
+        parse_pointer(value) for tag, value in tags.items() if tag.startswith(names.CHECKPOINT_PREFIX)
+    ]
+    refs = [ref for ref in pointers if ref is not None]
     return {ref.name: ref for ref in sorted(refs, key=lambda ref: ref.step)}
 
 
 def state_ref(tags: Mapping[str, str]) -> CheckpointRef | None:
     """Return the committed resumable state that a run's tags point to."""
-    return _parse_ref(tags[names.STATE]) if names.STATE in tags else None
+    return parse_pointer(tags.get(names.STATE, ""))
 
 
-def _parse_ref(text: str) -> CheckpointRef:
+def parse_pointer(text: str) -> CheckpointRef | None:
+    """Read a pointer tag; None if somebody has edited it into something else."""
     try:
         content: dict[str, Any] = json.loads(text)
-        return CheckpointRef(**content)
-    except (ValueError, TypeError) as error:
-        raise TrackingError(f"a checkpoint tag is not readable ({error}): {text[:80]!r}") from None
+        ref = CheckpointRef(**content)
+    except (ValueError, TypeError):
+        return None
+    return ref if isinstance(ref.step, int) and isinstance(ref.path, str) else None

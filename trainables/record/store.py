@@ -4,10 +4,13 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 # Set before mlflow is imported, which reads them once.
 for _name, _value in {
@@ -33,6 +36,10 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 SQLITE = "sqlite:///"
 PAGE = 1000
+RETRY_AFTER_S = (0.5, 2.0, 8.0)
+REFUSED = (400, 401, 403, 404)
+
+T = TypeVar("T")
 
 
 def default_tracking_uri() -> str:
@@ -44,81 +51,9 @@ def default_tracking_uri() -> str:
     return uri
 
 
-@dataclass(frozen=True)
-class Store:
-    """An open tracking store.
-
-    Attributes:
-        uri: where it is; plain text that travels to the trials.
-        client: MLflow's client for it.
-        experiment_id: of the experiment that holds all trials and studies.
-    """
-
-    uri: str
-    client: mlflow.MlflowClient
-    experiment_id: str
-
-    @property
-    def display_uri(self) -> str:
-        """The address without a password."""
-        return _without_password(self.uri)
-
-    def search(self, filter_string: str) -> list[Run]:
-        """Return all active runs that match, oldest first."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id],
-                filter_string,
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
-
-    def find_or_create(self, tag: str, value: str, *, tags: dict[str, str]) -> Run:
-        """Return the one run whose `tag` is `value`, creating it with `tags` if there is none.
-
-        MLflow has no unique tags. When two processes create at the same moment, both keep the older run.
-        """
-        query = f"tags.`{tag}` = '{value}'"
-        if found := self.search(query):
-            return found[0]
-        created = self.client.create_run(
-            self.experiment_id, tags={**tags, tag: value}, run_name=tags.get(names.RUN_NAME)
-        )
-        oldest = min(
-            self.search(query), key=lambda run: (run.info.start_time, run.info.run_id), default=created
-        )
-        if oldest.info.run_id != created.info.run_id:
-            self.client.delete_run(created.info.run_id)
-        return oldest
-
-    def artifacts(self, run: Run) -> "Artifacts":
-        """Return the artifacts of a run."""
-        return Artifacts(
-            run.info.run_id, get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
-        )
-
-    @contextmanager
-    def artifact(self, run_id: str, path: str) -> Iterator[Path]:
-        """Give a local copy of an artifact for reading.
-
-        Raises:
-            CheckpointError: the artifact is not there.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                yield Path(self.client.download_artifacts(run_id, path, folder))
-            except (MlflowException, OSError) as error:
-                raise CheckpointError(
-                    f"run {run_id}: the artifact {path} cannot be read ({_first_line(error)})"
-                ) from None
+def default_experiment() -> str:
+    """Return the name of the experiment that holds all trials and studies."""
+    return os.environ.get("TRANSFUSION_EXPERIMENT", names.EXPERIMENT)
 
 
 @dataclass(frozen=True)
@@ -132,15 +67,20 @@ class Artifacts:
         """Upload a file, check that all of it arrived, and return its artifact path.
 
         Raises:
-            TrackingError: the artifact store holds another number of bytes.
+            TrackingError: the artifact store cannot be used, or holds another number of bytes.
         """
-        self.repository.log_artifact(str(file), folder)
         path = f"{folder}/{file.name}" if folder else file.name
-        arrived = {entry.path: entry.file_size for entry in self.repository.list_artifacts(folder)}
-        if arrived.get(path) != file.stat().st_size:
+        n_bytes = file.stat().st_size
+
+        def send() -> int | None:
+            self.repository.log_artifact(str(file), folder)
+            return self._sizes(folder).get(path)
+
+        arrived = persistently(f"uploading {path} of run {self.run_id}", send)
+        if arrived != n_bytes:
             raise TrackingError(
-                f"run {self.run_id}: uploaded {file.stat().st_size} bytes as {path}, "
-                f"the artifact store holds {arrived.get(path)}; check its disk and its server's log"
+                f"run {self.run_id}: uploaded {n_bytes} bytes as {path}, "
+                f"the artifact store holds {arrived}; check its disk and its server's log"
             )
         return path
 
@@ -151,25 +91,135 @@ class Artifacts:
             file.write_text(text)
             self.upload(file)
 
+    def paths(self, folder: str | None = None) -> list[str]:
+        """Return the paths of the files in a folder."""
+        return list(persistently(f"listing the artifacts of run {self.run_id}", lambda: self._sizes(folder)))
+
     def delete(self, path: str) -> None:
         """Delete one file."""
         self.repository.delete_artifacts(path)
 
+    def download(self, path: str, folder: str) -> Path:
+        """Copy a file into a local folder.
 
-def open_store(uri: str | None = None) -> Store:
+        Raises:
+            CheckpointError: it is not there.
+            TrackingError: the artifact store cannot be used now; nothing is known about the file.
+        """
+        parent = str(PurePosixPath(path).parent)
+        if path not in self.paths(None if parent == "." else parent):
+            raise CheckpointError(f"run {self.run_id}: the artifact {path} is missing")
+        fetch = partial(self.repository.download_artifacts, path, folder)
+        return Path(persistently(f"reading {path} of run {self.run_id}", fetch))
+
+    def _sizes(self, folder: str | None) -> dict[str, int | None]:
+        return {entry.path: entry.file_size for entry in self.repository.list_artifacts(folder)}
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store.
+
+    Attributes:
+        uri: where it is; plain text that travels to the trials.
+        client: MLflow's client for it.
+        experiment: name of the experiment that holds all trials and studies.
+        experiment_id: its id.
+    """
+
+    uri: str
+    client: mlflow.MlflowClient
+    experiment: str
+    experiment_id: str
+
+    @property
+    def display_uri(self) -> str:
+        """The address without a password."""
+        return _without_password(self.uri)
+
+    @property
+    def is_local_file(self) -> bool:
+        """Whether the store is a file, which processes on other machines do not see."""
+        return self.uri.startswith(SQLITE)
+
+    def search(self, tag: str, value: str, *more: tuple[str, str]) -> list[Run]:
+        """Return all active runs with these tags, the oldest first.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        wanted = ((tag, value), *more)
+        if any("'" in text or "`" in text for pair in wanted for text in pair):
+            return []  # no tag of ours has such a value, and MLflow's filters cannot quote it
+        query = " and ".join(f"tags.`{key}` = '{text}'" for key, text in wanted)
+        return persistently("searching MLflow", lambda: list(self._pages(query)))
+
+    def _pages(self, query: str) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                query,
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def find_or_create(self, tag: str, value: str, *, tags: dict[str, str]) -> Run:
+        """Return the one run whose `tag` is `value`, creating it with `tags` if there is none.
+
+        MLflow has no unique tags: when two processes create at the same moment, there may be two for a
+        while. `canonical` is the rule by which everyone picks the same one.
+        """
+        if found := self.search(tag, value):
+            return canonical(found)
+        run_name = tags.get(names.RUN_NAME)
+        return self.client.create_run(self.experiment_id, tags={**tags, tag: value}, run_name=run_name)
+
+    def artifacts(self, run: Run) -> Artifacts:
+        """Return the artifacts of a run."""
+        return Artifacts(
+            run.info.run_id, get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+        )
+
+    @contextmanager
+    def artifact(self, run_id: str, path: str) -> Iterator[Path]:
+        """Give a local copy of an artifact for reading.
+
+        Raises:
+            CheckpointError: the artifact is not there.
+            TrackingError: the store cannot be used now.
+        """
+        run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
+        with tempfile.TemporaryDirectory() as folder:
+            yield self.artifacts(run).download(path, folder)
+
+
+def canonical(runs: Iterable[Run]) -> Run:
+    """Of several runs of one trial, return the one that counts: a finished one first, then the oldest."""
+    return min(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time, run.info.run_id))
+
+
+def open_store(uri: str | None = None, *, experiment: str | None = None) -> Store:
     """Connect to a tracking store and make sure its experiment exists.
 
     Call it in the driver before any trial does: several processes that open a fresh SQLite file at once
     break its migration.
 
     Raises:
-        TrackingError: the store cannot be reached.
+        TrackingError: the store cannot be reached, or the experiment was deleted.
     """
-    uri = uri or default_tracking_uri()
+    uri, name = uri or default_tracking_uri(), experiment or default_experiment()
+    _check_writable(uri)
     mlflow.set_tracking_uri(uri)  # the artifact repositories of `mlflow-artifacts:` URIs read the global one
     try:
         client = mlflow.MlflowClient(uri)
-        return Store(uri, client, _experiment(client, uri))
+        return Store(uri, client, name, _experiment_id(client, uri, name))
     except (MlflowException, OSError) as error:
         raise TrackingError(
             _without_password(f"MLflow at {uri} cannot be used: {_first_line(error)}; ")
@@ -177,9 +227,25 @@ def open_store(uri: str | None = None) -> Store:
         ) from None
 
 
-def _experiment(client: mlflow.MlflowClient, uri: str) -> str:
-    name = os.environ.get("TRANSFUSION_EXPERIMENT", names.EXPERIMENT)
+def _check_writable(uri: str) -> None:
+    """Look before MLflow does: it tries for a minute to open a file that cannot be opened."""
+    if not uri.startswith(SQLITE):
+        return
+    file = Path(uri.removeprefix(SQLITE))
+    target = file if file.exists() else file.parent
+    if not os.access(target, os.W_OK):
+        raise TrackingError(
+            f"cannot write {file}; run in another folder, or set MLFLOW_TRACKING_URI to a store you may write"
+        )
+
+
+def _experiment_id(client: mlflow.MlflowClient, uri: str, name: str) -> str:
     if found := client.get_experiment_by_name(name):
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"the experiment {name!r} was deleted in MLflow; bring it back with "
+                f"`mlflow experiments restore -x {found.experiment_id}`, or set TRANSFUSION_EXPERIMENT"
+            )
         return found.experiment_id
     location = None
     if uri.startswith(SQLITE):
@@ -194,6 +260,23 @@ def _experiment(client: mlflow.MlflowClient, uri: str) -> str:
         if found := client.get_experiment_by_name(name):
             return found.experiment_id
         raise
+
+
+def persistently(what: str, call: Callable[[], T]) -> T:
+    """Call a store, again after a pause if it fails.
+
+    Raises:
+        TrackingError: it still fails at the end, or it was refused, which no pause mends.
+    """
+    for pause in (*RETRY_AFTER_S, None):
+        try:
+            return call()
+        except (MlflowException, OSError) as error:
+            is_refused = isinstance(error, MlflowException) and error.get_http_status_code() in REFUSED
+            if pause is None or is_refused:
+                raise TrackingError(f"{what} failed: {_without_password(_first_line(error))}") from error
+            time.sleep(pause)
+    raise AssertionError("unreachable: the last round returns or raises")
 
 
 def _without_password(text: str) -> str:

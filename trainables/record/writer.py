@@ -1,4 +1,11 @@
-"""Writes a trial's record: one writer at a time, every point once, checkpoints whole or absent."""
+"""Writes a trial's record: one writer at a time, every point once, checkpoints whole or absent.
+
+MLflow has no transactions. What makes the record true after a crash at any moment is the order of writes:
+a trial is claimed before anything of it is read, files are uploaded under names of their own before a tag
+points to them, one `log_batch` moves metrics and pointers together, and what a pointer has left is deleted
+last. The fence between two attempts is a check before each write; a write that is already under way when
+another process claims the trial can still arrive.
+"""
 
 import json
 import tempfile
@@ -6,12 +13,13 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
@@ -20,7 +28,7 @@ from trainables.errors import CheckpointError, DataError, StaleAttemptError
 from trainables.record import names
 from trainables.record.environment import Environment
 from trainables.record.reader import CheckpointRef, checkpoint_refs, state_ref
-from trainables.record.store import Artifacts, Store
+from trainables.record.store import Artifacts, Store, canonical, persistently
 from trainables.spec import TrialSpec, cell_id, flatten, trial_id
 
 FLUSH_EVERY_S = 5.0
@@ -32,7 +40,8 @@ class TrialWriter:
 
     Attributes:
         is_finished: the trial is already done; nothing may be written.
-        checkpoints: those committed so far, by name.
+        checkpoints: those the run points to, by name.
+        state: the resumable state the run points to.
         notices: what went wrong without stopping the trial, for people.
     """
 
@@ -42,12 +51,10 @@ class TrialWriter:
     attempt: str
     is_finished: bool
     checkpoints: dict[str, CheckpointRef]
+    state: CheckpointRef | None = None
     notices: list[str] = field(default_factory=list)
-    _state: CheckpointRef | None = None
     _dataset_digest: str | None = None
-    _replaced: list[str] = field(default_factory=list)
     _metrics: list[Metric] = field(default_factory=list)
-    _tags: dict[str, str] = field(default_factory=dict)
     _known_points: set[tuple[str, int]] = field(default_factory=set)
     _last_flush: float = field(default_factory=time.monotonic)
 
@@ -60,32 +67,53 @@ class TrialWriter:
         A finished run is only tagged with the study; any other gets a new attempt, after which the
         writer of an older attempt stops at its next write.
         """
-        study_tag = {names.STUDY_PREFIX + study: "yes"} if study else {}
         identity = trial_id(spec)
-        run = store.find_or_create(names.TRIAL_ID, identity, tags={**_identity_tags(spec), **study_tag})
-        run_id, tags = run.info.run_id, run.data.tags
-        artifacts = store.artifacts(run)
-        is_finished = run.info.status == "FINISHED"
-        is_new = names.ATTEMPT not in tags
-        if is_finished:
-            if missing := {k: v for k, v in study_tag.items() if k not in tags}:
-                store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in missing.items()])
-            return cls(store, run_id, artifacts, tags.get(names.ATTEMPT, ""), True, checkpoint_refs(tags))
-        number = int(tags.get(names.ATTEMPT, "0-").split("-")[0]) + 1
+        study_tags = {names.STUDY_PREFIX + study: "yes"} if study else {}
+        tags = _identity_tags(spec)
+        run = store.find_or_create(names.TRIAL_ID, identity, tags={**tags, **study_tags})
+        if run.info.status == "FINISHED":
+            return cls._of_finished(store, run, study_tags)
+        if names.SPEC not in tags and names.SPEC_FILE not in store.artifacts(run).paths():
+            store.artifacts(run).write_text(names.SPEC_FILE, spec.model_dump_json(indent=2))
+        number = int(run.data.tags.get(names.ATTEMPT, "0-").split("-")[0]) + 1
         attempt = f"{number}-{uuid.uuid4().hex[:8]}"
-        writer = cls(store, run_id, artifacts, attempt, False, checkpoint_refs(tags))
-        writer._state = state_ref(tags)
-        writer._dataset_digest = tags.get(names.DATASET_DIGEST)
-        fresh_tags = {names.ATTEMPT: attempt, names.CAUSE: "", **study_tag, **environment.tags}
-        params = [Param(k, str(v)) for k, v in _params(spec).items()] if is_new else []
-        store.client.log_batch(run_id, params=params, tags=[RunTag(k, v) for k, v in fresh_tags.items()])
+        _log(
+            store,
+            run.info.run_id,
+            params=_params(spec) if not run.data.params else {},
+            tags={**tags, **study_tags, **environment.tags, names.ATTEMPT: attempt, names.CAUSE: ""},
+        )
+        # Read again after the claim: what an older attempt has written until now, and whether another
+        # process has created a run of this trial at the same moment.
+        found = canonical(store.search(names.TRIAL_ID, identity))
+        if found.info.run_id != run.info.run_id:
+            store.client.delete_run(run.info.run_id)
+            return cls.open(store, spec, study=study, environment=environment)
+        if found.info.status == "FINISHED":
+            return cls._of_finished(store, found, study_tags)
+        writer = cls._of_claimed(store, found, attempt)
+        writer.artifacts.write_text(names.ENVIRONMENT_FILE, json.dumps(environment.details, indent=2))
+        return writer
+
+    @classmethod
+    def _of_finished(cls, store: Store, run: Run, study_tags: dict[str, str]) -> "TrialWriter":
+        if missing := {key: value for key, value in study_tags.items() if key not in run.data.tags}:
+            _log(store, run.info.run_id, tags=missing)
+        refs = checkpoint_refs(run.data.tags)
+        attempt = run.data.tags.get(names.ATTEMPT, "")
+        return cls(store, run.info.run_id, store.artifacts(run), attempt, True, refs)
+
+    @classmethod
+    def _of_claimed(cls, store: Store, run: Run, attempt: str) -> "TrialWriter":
+        run_id, tags = run.info.run_id, run.data.tags
         if run.info.status != "RUNNING":
-            store.client.update_run(run_id, status="RUNNING")
-        if is_new:
-            artifacts.write_text(names.SPEC_FILE, spec.model_dump_json(indent=2))
-        else:
-            writer._known_points = writer._read_points(run.data.metrics)
-        artifacts.write_text(names.ENVIRONMENT_FILE, json.dumps(environment.details, indent=2))
+            persistently(f"marking run {run_id} running", lambda: store.client.update_run(run_id, "RUNNING"))
+        writer = cls(store, run_id, store.artifacts(run), attempt, False, checkpoint_refs(tags))
+        writer.state = state_ref(tags)
+        writer._dataset_digest = tags.get(names.DATASET_DIGEST)
+        writer._known_points = writer._read_points(run.data.metrics)
+        if run.data.metrics or writer.state or writer.checkpoints:
+            writer._discard_uncommitted()
         return writer
 
     def log_dataset(self, *, name: str, digest: str) -> None:
@@ -108,8 +136,9 @@ class TrialWriter:
         except MlflowException:
             # MLflow looks for the dataset, then inserts it: of two processes that are the first to name
             # it at the same moment, one violates its uniqueness. Now it is there to be found.
-            self.store.client.log_inputs(self.run_id, [entry])
-        self._tags[names.DATASET_DIGEST] = digest
+            persistently("logging a dataset", lambda: self.store.client.log_inputs(self.run_id, [entry]))
+        _log(self.store, self.run_id, tags={names.DATASET_DIGEST: digest})
+        self._dataset_digest = digest
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Buffer metrics; a point of a name and step that the run already holds is not logged again."""
@@ -121,52 +150,62 @@ class TrialWriter:
         if time.monotonic() - self._last_flush > FLUSH_EVERY_S:
             self.flush()
 
-    def flush(self) -> None:
-        """Send what is buffered.
+    def flush(self, tags: Mapping[str, str] | None = None) -> None:
+        """Send the buffered metrics, and tags with them.
 
         Raises:
             StaleAttemptError: another process has taken the trial over; nothing was sent.
+            TrackingError: MLflow cannot be used now; the metrics stay in the buffer.
         """
         self._check_attempt()
-        if self._metrics or self._tags:
-            # Sorted keys keep concurrent writers of a database from locking rows in different orders.
-            self.store.client.log_batch(
-                self.run_id,
-                metrics=sorted(self._metrics, key=lambda metric: (metric.key, metric.step)),
-                tags=[RunTag(k, v) for k, v in sorted(self._tags.items())],
-            )
-            self._metrics, self._tags = [], {}
-        while self._replaced:
-            self.artifacts.delete(self._replaced.pop())
+        if self._metrics or tags:
+            _log(self.store, self.run_id, metrics=self._metrics, tags=tags or {})
+            self._metrics = []
         self._last_flush = time.monotonic()
 
-    def commit_checkpoint(self, name: str, tensors: Mapping[str, Tensor], *, step: int) -> None:
-        """Upload weights under a new name, then point the run at them (at the next flush)."""
-        ref = self._upload(name, Contents(dict(tensors), {"step": step}), folder=names.CHECKPOINTS)
-        self._replace(self.checkpoints.get(name), ref)
-        self.checkpoints[name] = ref
-        self._tags[names.CHECKPOINT_PREFIX + name] = _pointer(ref)
+    def commit_checkpoints(
+        self, weights: Mapping[str, Mapping[str, Tensor]], steps: Mapping[str, int]
+    ) -> None:
+        """Upload weights under new names, then point the run at all of them in one write.
+
+        Args:
+            weights: by the name of the checkpoint.
+            steps: optimizer steps taken, by the same names.
+        """
+        refs = {
+            name: self._upload(name, Contents(dict(tensors), {"step": steps[name]}), folder=names.CHECKPOINTS)
+            for name, tensors in weights.items()
+        }
+        self.flush({names.CHECKPOINT_PREFIX + name: _pointer(ref) for name, ref in refs.items()})
+        replaced = [self.checkpoints[name].path for name in refs if name in self.checkpoints]
+        self.checkpoints |= refs
+        self._discard(replaced)
 
     def commit_state(self, state: Contents) -> None:
         """Upload a resumable state, point the run at it, then delete the one it replaces."""
         ref = self._upload("state", state, folder=names.STATES)
-        self._replace(self._state, ref)
-        self._state = ref
-        self._tags[names.STATE] = _pointer(ref)
-        self.flush()
+        self.flush({names.STATE: _pointer(ref)})
+        replaced, self.state = self.state, ref
+        if replaced is not None:
+            self._discard([replaced.path])
 
     def load_state(self) -> Contents | None:
         """Return the newest committed state, or None to begin anew.
 
         A damaged state costs the work it stood for, not the trial: it is noted and the trial begins anew.
+
+        Raises:
+            TrackingError: the state cannot be read now, though it may be whole.
         """
-        if self._state is None:
+        if self.state is None:
             return None
         try:
-            with self.store.artifact(self.run_id, self._state.path) as file:
-                return read_checkpoint(file, sha256=self._state.sha256)
+            with tempfile.TemporaryDirectory() as folder:
+                file = self.artifacts.download(self.state.path, folder)
+                return read_checkpoint(file, sha256=self.state.sha256)
         except CheckpointError as error:
             self.notices.append(f"the resumable state is damaged, beginning anew: {error}")
+            self.state = None
             return None
 
     def log_predictions(self, split: str, table: pd.DataFrame) -> None:
@@ -177,50 +216,83 @@ class TrialWriter:
             self.artifacts.upload(file, folder=names.PREDICTIONS)
 
     def finish(self) -> None:
-        """Flush, drop the resumable state, and mark the trial finished."""
+        """Flush and mark the trial finished; its resumable state goes."""
         self.flush()
-        self.store.client.set_terminated(self.run_id, "FINISHED")
-        if self._state is not None:
-            self.store.client.delete_tag(self.run_id, names.STATE)
-            self.artifacts.delete(self._state.path)
+        self._end("FINISHED")
+        # Nothing from here on may fail the trial.
+        if self.state is not None:
+            self._discard([self.state.path])
 
     def fail(self, cause: str, *, details: str | None = None) -> None:
         """Flush and mark the trial failed with its cause; `details` (a traceback) become an artifact."""
         if details is not None:
             self.artifacts.write_text(names.TRACEBACK_FILE, details)
-        self._tags[names.CAUSE] = cause[: names.MAX_TAG_CHARACTERS]
-        self.flush()
-        self.store.client.set_terminated(self.run_id, "FAILED")
+        self.flush({names.CAUSE: cause[: names.MAX_TAG_CHARACTERS]})
+        self._end("FAILED")
 
     def interrupt(self) -> None:
         """Flush and mark the trial killed: it goes on when it is run again."""
         self.flush()
-        self.store.client.set_terminated(self.run_id, "KILLED")
+        self._end("KILLED")
 
-    def _replace(self, previous: CheckpointRef | None, ref: CheckpointRef) -> None:
-        # Deleted by `flush`, after the run points to the new file.
-        if previous is not None and previous.path != ref.path:
-            self._replaced.append(previous.path)
+    def _end(self, status: str) -> None:
+        end = partial(self.store.client.set_terminated, self.run_id, status)
+        persistently(f"marking run {self.run_id} {status.lower()}", end)
 
     def _check_attempt(self) -> None:
-        present = self.store.client.get_run(self.run_id).data.tags.get(names.ATTEMPT)
+        run = persistently(f"reading run {self.run_id}", lambda: self.store.client.get_run(self.run_id))
+        present = run.data.tags.get(names.ATTEMPT)
         if present != self.attempt:
             raise StaleAttemptError(
                 f"run {self.run_id}: attempt {present} has taken over from attempt {self.attempt}"
             )
 
     def _read_points(self, metrics: Mapping[str, float]) -> set[tuple[str, int]]:
-        histories = (self.store.client.get_metric_history(self.run_id, name) for name in metrics)
-        return {(metric.key, metric.step) for history in histories for metric in history}
+        def history(name: str) -> list[Metric]:
+            read = partial(self.store.client.get_metric_history, self.run_id, name)
+            return list(persistently(f"reading {name} of run {self.run_id}", read))
+
+        return {(metric.key, metric.step) for name in metrics for metric in history(name)}
 
     def _upload(self, name: str, contents: Contents, *, folder: str) -> CheckpointRef:
         step = int(contents.facts["step"])
         with tempfile.TemporaryDirectory() as local:
-            # The attempt is part of the name, so that no upload ever touches a committed file.
-            file = Path(local) / f"{name}-{step:07d}-{self.attempt}.safetensors"
+            # A name of its own, so that no upload ever touches a committed file.
+            file = Path(local) / f"{name}-{step:07d}-{uuid.uuid4().hex[:12]}.safetensors"
             sha256 = write_checkpoint(file, contents.tensors, facts=contents.facts)
             path = self.artifacts.upload(file, folder=folder)
             return CheckpointRef(name, path, sha256, step, file.stat().st_size)
+
+    def _discard_uncommitted(self) -> None:
+        """Delete what earlier attempts uploaded and never pointed to."""
+        pointed = {ref.path for ref in (*self.checkpoints.values(), self.state) if ref is not None}
+        present = [*self.artifacts.paths(names.CHECKPOINTS), *self.artifacts.paths(names.STATES)]
+        self._discard([path for path in present if path not in pointed])
+
+    def _discard(self, paths: list[str]) -> None:
+        """Delete files nothing points to any more; a failure costs disk, not the trial."""
+        for path in paths:
+            try:
+                self.artifacts.delete(path)
+            except (MlflowException, OSError) as error:
+                self.notices.append(f"{path} could not be deleted: {error}")
+
+
+def _log(
+    store: Store,
+    run_id: str,
+    *,
+    metrics: list[Metric] | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    # Sorted keys keep concurrent writers of a database from locking rows in different orders.
+    batch = {
+        "metrics": sorted(metrics or [], key=lambda metric: (metric.key, metric.step)),
+        "params": [Param(key, str(value)) for key, value in sorted((params or {}).items())],
+        "tags": [RunTag(key, value) for key, value in sorted((tags or {}).items())],
+    }
+    persistently(f"writing to run {run_id}", lambda: store.client.log_batch(run_id, **batch))
 
 
 def _identity_tags(spec: TrialSpec) -> dict[str, str]:
@@ -231,14 +303,13 @@ def _identity_tags(spec: TrialSpec) -> dict[str, str]:
         names.CELL: f"{spec.cell_label} · {identity[:6]}",
         names.CELL_ID: identity,
         names.RUN_NAME: spec.label,
-        # A chain of many pretrainings may not fit a tag; then the artifact alone holds it.
+        # A chain of many pretrainings may not fit a tag; then an artifact holds it.
         **({names.SPEC: text} if len(text) <= names.MAX_TAG_CHARACTERS else {}),
     }
 
 
 def _params(spec: TrialSpec) -> dict[str, object]:
     """Every axis a person filters by, then every field of the spec."""
-    flat = flatten(spec)
     axes = {
         "architecture": spec.architecture.name,
         "init": spec.init.kind,
@@ -246,7 +317,7 @@ def _params(spec: TrialSpec) -> dict[str, object]:
         "dataset": spec.dataset.label,
         "source": spec.init.source.label if spec.init.source else "none",
     }
-    return {**axes, **flat}
+    return {**axes, **flatten(spec)}
 
 
 def _pointer(ref: CheckpointRef) -> str:
