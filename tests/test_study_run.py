@@ -142,6 +142,8 @@ def kill_everything(process: subprocess.Popen[str]) -> None:
         except ProcessLookupError:
             continue
     process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def wait_for_trials_in_flight(store: Store, process: subprocess.Popen[str], *, n_finished: int) -> None:
