@@ -157,7 +157,7 @@ def _difference_text(difference: Summary, baseline: str) -> str:
         f"95 % interval {signed(difference.low)} to {signed(difference.high)}, {difference.n} paired seeds"
     )
     if difference.low <= 0 <= difference.high:
-        return f"{amount} ({interval}): the interval includes no difference at all."
+        return f"{amount} ({interval}): the interval includes zero."
     return f"{amount} ({interval}): the interval excludes zero."
 
 

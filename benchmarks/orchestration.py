@@ -3,9 +3,9 @@
     python benchmarks/orchestration.py            # about two minutes on two cores
 
 Both sides record the same: one MLflow run per trial with its parameters and metrics, in a fresh SQLite
-store. Ours also finds each run before creating it, fences stale writers, uploads and verifies three
-checkpoints, two prediction tables, the spec and the environment. A no-op trial of ours is a real one of
-zero optimizer steps: CBR-Tiny is built, scored on digits and stored.
+store. Ours also finds each run before creating it, fences stale writers, uploads and verifies the weights,
+two prediction tables and the environment. A no-op trial of ours is a real one of
+zero optimizer steps: CBR-Tiny is built, scored on the digits 0 and 1 and stored.
 
 Printed per side: seconds from the first trial's start to the last one's end and trials/s in it; the same with
 Ray's start-up and the workers' imports; calls to the tracking store and to the artifact store (counted in
@@ -32,7 +32,7 @@ name: orchestration
 seeds: {N_TRIALS}
 trial:
   architecture: cbr_tiny
-  dataset: {{from: digits_5_9, size_px: 16}}
+  dataset: {{from: digits, classes: ["0", "1"], size_px: 16}}
   training: {{steps: 0}}
 """
 

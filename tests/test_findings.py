@@ -38,7 +38,7 @@ def test_a_clear_lead_is_told_with_its_interval():
 def test_a_lead_within_the_noise_is_not_claimed():
     text = performance({"random": {0: 0.80, 1: 0.90, 2: 0.85}, "pretrained": {0: 0.90, 1: 0.82, 2: 0.87}})
     assert text.startswith("Best mean test AUROC: pretrained")
-    assert text.endswith("the interval includes no difference at all.")
+    assert text.endswith("the interval includes zero.")
 
 
 def test_one_seed_claims_nothing():

@@ -49,7 +49,9 @@ def test_each_status_of_a_record_is_a_state_with_its_reason() -> None:
         ("running", None, "demo"): (State.PARTIAL, "begun, no state yet"),
     }
     for (status, at, study), (wanted, reason) in expected.items():
-        found = record(random, status=status, state=at, studies=frozenset({study}), cause="train_loss became nan")
+        found = record(
+            random, status=status, state=at, studies=frozenset({study}), cause="train_loss became nan"
+        )
         assert state_of(make_plan(DEMO, [found]), random.trial_id) == (wanted, reason)  # type: ignore[attr-defined]
 
 

@@ -53,7 +53,7 @@ def test_of_two_processes_that_create_a_run_at_once_both_keep_the_same(
     assert ours.run_id == others[0].run_id
     assert len(store.search("trial_id", trial_id(tiny_trial()))) == 1
     with pytest.raises(StaleAttemptError):
-        others[0].flush()
+        others[0].finish()
     ours.finish()
     assert [record.status for record in RecordReader(store).trials()] == ["finished"]
 
@@ -125,6 +125,21 @@ def test_history_comes_back_sorted_by_step(store: Store) -> None:
     history = reader.history(reader.trials()[0], "val_auroc")
     assert history["step"].tolist() == [2, 30, 100]
     assert reader.history(reader.trials()[0], "absent").empty
+
+
+def test_weights_of_one_step_are_stored_once_and_stay_while_any_name_points_to_them(store: Store) -> None:
+    writer = open_writer(store)
+    writer.commit_checkpoints({"initial": WEIGHTS}, {"initial": 0})
+    other = {"w": torch.ones(4)}
+    writer.commit_checkpoints({"final": other, "best": other}, {"final": 9, "best": 9})
+    assert len(writer.artifacts.paths("checkpoints")) == 2
+    assert writer.checkpoints["final"].path == writer.checkpoints["best"].path
+    again = open_writer(store)
+    again.commit_checkpoints({"final": WEIGHTS}, {"final": 12})
+    reader = RecordReader(store)
+    (record,) = reader.trials()
+    assert torch.equal(reader.weights(record, "best")["w"], torch.ones(4))
+    assert torch.equal(reader.weights(record, "final")["w"], WEIGHTS["w"])
 
 
 def test_a_checkpoint_comes_back_equal_and_a_later_one_replaces_it(store: Store) -> None:

@@ -39,6 +39,8 @@ from trainables.training import Training, evaluation_steps
 
 Status = Literal["running", "finished", "reused", "failed", "taken over"]
 
+# A report costs a round trip to the driver: the evaluations of a quick trial go in one.
+REPORT_AT_MOST_EVERY_S = 0.25
 REPORT_EVERY_S = 2.0
 DATASETS_KEPT = 4
 
@@ -71,7 +73,7 @@ def run_trial(
     data_root: Path | None,
     study: str | None = None,
 ) -> Generator[Progress, None, None]:
-    """Train a resolved spec and keep its record, yielding every few seconds and at every evaluation.
+    """Train a resolved spec and keep its record, yielding every few seconds and at evaluations.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
     Closing the iterator commits a state and marks the run killed, so that it can go on later.
@@ -152,14 +154,15 @@ class _Trial:
             self._passed_step = step
             if self.options.state_every_s == 0 or self._is_state_due():
                 self._commit_state()
-            yield self.progress("running", metrics=metrics)
+            if time.monotonic() - self._last_report > REPORT_AT_MOST_EVERY_S:
+                yield self.progress("running", metrics=metrics)
 
     def conclude(self) -> None:
         """Commit the final and the best weights, score the test split with the best, and finish the run."""
         training, module = self._training(), self._training().network.module
-        weights = {"final": module.state_dict(), "best": training.selection.weights}
+        final = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        weights = {"final": final, "best": training.selection.weights}
         steps = {"final": training.step, "best": training.selection.step}
-        self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
         module.load_state_dict(training.selection.weights)
         self.test_metrics = {
             "best_step": float(training.selection.step),
@@ -172,6 +175,8 @@ class _Trial:
         val_scores = training.predict(dataset.val)
         self.record.log_predictions("val", prediction_table(dataset, dataset.val, val_scores))
         self.record.log_metrics(self.test_metrics, step=training.step)
+        # One write holds the test scores and the weights they belong to.
+        self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
         self.record.finish()
 
     def interrupt(self) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,9 @@ class TrialWriter:
     state: CheckpointRef | None = None
     notices: list[str] = field(default_factory=list)
     _dataset_digest: str | None = None
+    _uploaded: dict[int, CheckpointRef] = field(default_factory=dict)
     _metrics: list[Metric] = field(default_factory=list)
+    _tags: dict[str, str] = field(default_factory=dict)
     _known_points: set[tuple[str, int]] = field(default_factory=set)
     _last_flush: float = field(default_factory=time.monotonic)
 
@@ -137,8 +139,7 @@ class TrialWriter:
             # MLflow looks for the dataset, then inserts it: of two processes that are the first to name
             # it at the same moment, one violates its uniqueness. Now it is there to be found.
             persistently("logging a dataset", lambda: self.store.client.log_inputs(self.run_id, [entry]))
-        _log(self.store, self.run_id, tags={names.DATASET_DIGEST: digest})
-        self._dataset_digest = digest
+        self._tags[names.DATASET_DIGEST] = self._dataset_digest = digest
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
         """Buffer metrics; a point of a name and step that the run already holds is not logged again."""
@@ -151,16 +152,16 @@ class TrialWriter:
             self.flush()
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Send the buffered metrics, and tags with them.
+        """Send what is buffered, and tags with it; with nothing to send, do nothing.
 
         Raises:
             StaleAttemptError: another process has taken the trial over; nothing was sent.
             TrackingError: MLflow cannot be used now; the metrics stay in the buffer.
         """
-        self._check_attempt()
-        if self._metrics or tags:
-            _log(self.store, self.run_id, metrics=self._metrics, tags=tags or {})
-            self._metrics = []
+        if self._metrics or self._tags or tags:
+            self._check_attempt()
+            _log(self.store, self.run_id, metrics=self._metrics, tags={**self._tags, **(tags or {})})
+            self._metrics, self._tags = [], {}
         self._last_flush = time.monotonic()
 
     def commit_checkpoints(
@@ -168,18 +169,22 @@ class TrialWriter:
     ) -> None:
         """Upload weights under new names, then point the run at all of them in one write.
 
+        Weights of one step are uploaded once: the best are often the final ones.
+
         Args:
             weights: by the name of the checkpoint.
             steps: optimizer steps taken, by the same names.
         """
-        refs = {
-            name: self._upload(name, Contents(dict(tensors), {"step": steps[name]}), folder=names.CHECKPOINTS)
-            for name, tensors in weights.items()
-        }
+        for name, tensors in weights.items():
+            step = steps[name]
+            if step not in self._uploaded:
+                contents = Contents(dict(tensors), {"step": step})
+                self._uploaded[step] = self._upload("weights", contents, folder=names.CHECKPOINTS)
+        refs = {name: replace(self._uploaded[steps[name]], name=name) for name in weights}
         self.flush({names.CHECKPOINT_PREFIX + name: _pointer(ref) for name, ref in refs.items()})
-        replaced = [self.checkpoints[name].path for name in refs if name in self.checkpoints]
+        replaced = {self.checkpoints[name].path for name in refs if name in self.checkpoints}
         self.checkpoints |= refs
-        self._discard(replaced)
+        self._discard(sorted(replaced - {ref.path for ref in self.checkpoints.values()}))
 
     def commit_state(self, state: Contents) -> None:
         """Upload a resumable state, point the run at it, then delete the one it replaces."""
@@ -236,6 +241,7 @@ class TrialWriter:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
+        self._check_attempt()
         end = partial(self.store.client.set_terminated, self.run_id, status)
         persistently(f"marking run {self.run_id} {status.lower()}", end)
 
