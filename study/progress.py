@@ -215,7 +215,9 @@ class _Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         lines = str(trial.get_error() or "").strip().splitlines()
-        error = lines[-1] if lines else "no error was left"
+        error = (
+            lines[-1] if lines else "killed from outside, or out of memory; it goes on from its last state"
+        )
         self._display.trial_ended(trial.config["trial_id"], None, error=error)
 
 

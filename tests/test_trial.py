@@ -14,6 +14,7 @@ from trainables.record import RecordReader, Store, TrialRecord, open_store
 from trainables.spec import RunOptions, TrialSpec, trial_id
 from trainables.trial import Progress, run_trial
 
+
 @pytest.fixture(autouse=True)
 def every_evaluation_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.trial.REPORT_AT_MOST_EVERY_S", -1.0)
