@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from trainables.architectures.catalog import find_architecture
-from trainables.spec import InitSpec, TrialSpec, flatten, trial_id
+from trainables.identity import flatten, trial_id
+from trainables.spec import InitSpec, TrialSpec
 
 if TYPE_CHECKING:
     from trainables.record import RecordReader, TrialRecord

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
 from trainables.augmentation import normalize_pixels
 from trainables.datasets.loading import load_dataset
-
 from trainables.datasets.spec import DatasetSpec
 from trainables.seeding import generator
 

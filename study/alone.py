@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from study.stopping import StopRequest
+from trainables.identity import resolve, trial_id
 from trainables.record import Store
-from trainables.spec import RunOptions, TrialSpec, resolve, trial_id
+from trainables.spec import RunOptions, TrialSpec
 from trainables.trial import Progress, run_trial
 
 

@@ -16,16 +16,8 @@ from study.sections import PretrainingSection, Study, WeightsSection
 from trainables.architectures.catalog import find_architecture
 from trainables.errors import SpecError, unknown_choice
 from trainables.fields import SpecModel
-from trainables.spec import (
-    ArchitectureSpec,
-    DatasetSpec,
-    InitSpec,
-    SourceSpec,
-    TrainingSpec,
-    TrialSpec,
-    n_transfused,
-    resolve,
-)
+from trainables.identity import n_transfused, resolve
+from trainables.spec import ArchitectureSpec, DatasetSpec, InitSpec, SourceSpec, TrainingSpec, TrialSpec
 from trainables.validation import FieldPath, Problem, describe, dotted
 
 _Model = TypeVar("_Model", bound=SpecModel)

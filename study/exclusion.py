@@ -5,7 +5,7 @@ from typing import Any
 from study.axes import DEPTH, Assignment, Value, matches
 from study.sections import Exclude, Study
 from trainables.errors import SpecError, unknown_choice
-from trainables.spec import n_transfused
+from trainables.identity import n_transfused
 from trainables.validation import FieldPath, Problem, dotted
 
 

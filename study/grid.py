@@ -13,7 +13,8 @@ from study.combinations import combinations, included, n_combinations
 from study.exclusion import Exclusion
 from study.sections import ArchitectureResources, Study
 from trainables.errors import SpecError, StudyFileError, WeightsError
-from trainables.spec import TrialSpec, file_digest, n_transfused, trial_id
+from trainables.identity import file_digest, n_transfused, trial_id
+from trainables.spec import TrialSpec
 from trainables.validation import Problem, dotted
 
 MAX_COMBINATIONS = 100_000

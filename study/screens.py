@@ -8,7 +8,7 @@ from rich.table import Table
 
 from study.plan import Plan, PlanEntry, State
 from study.runner import Outcome
-from trainables.spec import cell_id
+from trainables.identity import cell_id
 
 STYLES = {
     State.DONE: "green",

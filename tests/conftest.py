@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from trainables.identity import resolve
 from trainables.record import Store, open_store
-from trainables.spec import TrialSpec, parse_trial, resolve
+from trainables.spec import TrialSpec, parse_trial
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainables.architectures.stages import build_network
 from trainables.errors import CheckpointError
+from trainables.identity import cell_id, resolve, trial_id
 from trainables.record import CheckpointRef, TrialRecord
-from trainables.spec import TrialSpec, cell_id, parse_trial, resolve, trial_id
+from trainables.spec import TrialSpec, parse_trial
 
 STEPS = (0, 1, 3, 10, 30, 100, 300)
 SOURCE_DATASET = {"reader": "digits", "size_px": 16, "classes": ["0", "1", "2", "3", "4"]}

@@ -14,7 +14,8 @@ from study import grid
 from study.config import parse_study
 from study.grid import Expansion, Resources, expand
 from trainables.errors import StudyFileError, WeightsError
-from trainables.spec import Adam, Sgd, file_digest, resolve, trial_id
+from trainables.identity import file_digest, resolve, trial_id
+from trainables.spec import Adam, Sgd
 
 BASE: dict[str, Any] = {
     "name": "demo",

@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainables.errors import WeightsError
+from trainables.identity import file_digest
 from trainables.pretrained import PUBLISHED, READERS, load_weights
-from trainables.spec import SourceSpec, file_digest
+from trainables.spec import SourceSpec
 
 STATE = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.num_batches_tracked": torch.tensor(40)}
 NAME = "torchvision/Tiny_Weights.V1"

@@ -13,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from tests.conftest import tiny_trial
 from trainables.checkpoints import Contents
 from trainables.errors import CheckpointError, DataError, StaleAttemptError, TrackingError
+from trainables.identity import trial_id
 from trainables.record import RecordReader, Store, TrialWriter, default_tracking_uri, open_store
 from trainables.record.environment import Environment, describe_environment
-from trainables.spec import trial_id
 
 ENVIRONMENT = Environment({"host": "here"}, {"packages": {}})
 WEIGHTS = {"w": torch.arange(4.0)}

@@ -12,17 +12,8 @@ from pydantic import BaseModel
 
 from trainables.architectures.catalog import ARCHITECTURES
 from trainables.errors import SpecError, WeightsError
-from trainables.spec import (
-    SPEC_VERSION,
-    RunOptions,
-    TrialSpec,
-    canonical,
-    cell_id,
-    flatten,
-    parse_trial,
-    resolve,
-    trial_id,
-)
+from trainables.identity import canonical, cell_id, flatten, resolve, trial_id
+from trainables.spec import SPEC_VERSION, RunOptions, TrialSpec, parse_trial
 
 # The id of GOLDEN_TRIAL under each version. A canonical form that changes needs a new version: old records
 # would otherwise be taken for trainings that they are not.

@@ -11,7 +11,8 @@ from study.sections import Study
 from study.yaml_lines import NotReadableError, read_yaml
 from tests.study_mistakes import GOOD, MISTAKES
 from trainables.errors import SpecError, StudyFileError
-from trainables.spec import parse_trial, resolve, trial_id
+from trainables.identity import resolve, trial_id
+from trainables.spec import parse_trial
 
 
 def problems_of(text: str) -> list[str]:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tests.conftest import tiny_trial
 from trainables.errors import TrackingError
+from trainables.identity import trial_id
 from trainables.record import RecordReader, Store, TrialRecord, open_store
-from trainables.spec import RunOptions, TrialSpec, trial_id
+from trainables.spec import RunOptions, TrialSpec
 from trainables.trial import Progress, run_trial
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from trainables.errors import WeightsError, unknown_choice
-from trainables.spec import SourceSpec, file_digest
+from trainables.identity import file_digest
+from trainables.spec import SourceSpec
 
 # Members only, not the alias DEFAULT: what that stands for changes from one torchvision to the next.
 PUBLISHED: dict[str, str] = {

@@ -22,19 +22,13 @@ from trainables.errors import (
     TrackingError,
     UserError,
 )
+from trainables.identity import trial_id
 from trainables.initialization import initialize
 from trainables.pretrained import load_weights
 from trainables.record import RecordReader, Store, TrialWriter
 from trainables.record.environment import describe_environment
 from trainables.seeding import generator, seeded
-from trainables.spec import (
-    DatasetSpec,
-    EvaluationSpec,
-    RunOptions,
-    SourceSpec,
-    TrialSpec,
-    trial_id,
-)
+from trainables.spec import DatasetSpec, EvaluationSpec, RunOptions, SourceSpec, TrialSpec
 from trainables.training import Training, evaluation_steps
 
 Status = Literal["running", "finished", "reused", "failed", "taken over"]

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
 from trainables.errors import CheckpointError, DataError, StaleAttemptError
+from trainables.identity import cell_id, flatten, trial_id
 from trainables.record import names
 from trainables.record.environment import Environment
 from trainables.record.reader import CheckpointRef, checkpoint_refs, state_ref
 from trainables.record.store import Artifacts, Store, canonical, persistently
-from trainables.spec import TrialSpec, cell_id, flatten, trial_id
+from trainables.spec import TrialSpec
 
 FLUSH_EVERY_S = 5.0
 
