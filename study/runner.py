@@ -112,6 +112,7 @@ def _run_open_trials(
     with _ray(), display.showing(plan, searcher):
         _check_resources(plan)
         _check_store_is_shared(store)
+        display.note(_unused_gpus(plan))
         was_interrupted = _fit(searcher, study, store, display)
     for trial_id, cause in searcher.given_up.items():
         mark_failed(store, trial_id, cause)
@@ -142,8 +143,14 @@ def _resume_step(store: Store, trial_id: str) -> int:
 def _config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]:
     # Another study may start from any trial of this one, so these two are always there.
     keep = {*study.options.keep, "best", "final"}
+    resources = entry.trial.resources
     options = study.options.model_copy(
-        update={"threads": max(1, int(entry.trial.resources.cpu)), "keep": tuple(sorted(keep))}
+        update={
+            "threads": max(1, int(resources.cpu)),
+            "keep": tuple(sorted(keep)),
+            # Ray does not hide the GPUs of a machine from a trial that asked for none.
+            "device": "auto" if resources.gpu else "cpu",
+        }
     )
     return {
         "trial_id": entry.trial_id,
@@ -152,8 +159,8 @@ def _config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]:
         "tracking_uri": store.uri,
         "experiment": store.experiment,
         "study": study.name,
-        "cpu": entry.trial.resources.cpu,
-        "gpu": entry.trial.resources.gpu,
+        "cpu": resources.cpu,
+        "gpu": resources.gpu,
     }
 
 
@@ -231,6 +238,13 @@ class _Stopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._request.is_made
+
+
+def _unused_gpus(plan: Plan) -> list[str]:
+    n_gpus = ray.cluster_resources().get("GPU", 0)
+    if not n_gpus or any(entry.trial.resources.gpu for entry in plan.entries):
+        return []
+    return [f"{n_gpus:g} GPU(s) stay idle, since no trial asks for one; set resources.gpu in the study file"]
 
 
 def _check_data(plan: Plan) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow.entities import RunTag
 
 from study.plan import Plan, State
 from trainables.errors import TrackingError, suggestion
-from trainables.record import Store, names
+from trainables.record import Store, names, persistently
 
 STUDY_FILE = "study.yaml"
 PLAN_FILE = "plan.json"
@@ -33,11 +34,13 @@ class StudyRun:
 
     def end(self, status: str) -> None:
         """Mark the run FINISHED, KILLED or FAILED."""
-        self.store.client.set_terminated(self.run_id, status)
+        end = partial(self.store.client.set_terminated, self.run_id, status)
+        persistently(f"ending the run of study {self.name}", end)
 
     def log_analysis(self, folder: Path) -> None:
         """Store the tables, figures and the report."""
-        self.store.client.log_artifacts(self.run_id, str(folder), ANALYSIS)
+        upload = partial(self.store.client.log_artifacts, self.run_id, str(folder), ANALYSIS)
+        persistently(f"storing the analysis of study {self.name}", upload)
 
     def read_study_file(self) -> str:
         """Return the text of the stored study file."""
@@ -52,7 +55,8 @@ def open_study_run(store: Store, name: str) -> StudyRun:
     """Find the run of a study or create it, and mark it running."""
     tags = {names.KIND: names.STUDY_KIND, names.RUN_NAME: f"study {name}"}
     run = store.find_or_create(names.STUDY, name, tags=tags)
-    store.client.update_run(run.info.run_id, status="RUNNING")
+    begin = partial(store.client.update_run, run.info.run_id, status="RUNNING")
+    persistently(f"beginning the run of study {name}", begin)
     return StudyRun(store, run.info.run_id, name)
 
 
@@ -76,12 +80,16 @@ def adopt_finished(store: Store, plan: Plan) -> None:
     tag = names.STUDY_PREFIX + plan.study
     for entry in plan.entries:
         if entry.state == State.DONE and entry.record is not None and plan.study not in entry.record.studies:
-            store.client.log_batch(entry.record.run_id, tags=[RunTag(tag, "yes")])
+            mark = partial(store.client.log_batch, entry.record.run_id, tags=[RunTag(tag, "yes")])
+            persistently(f"marking {entry.label} as part of the study", mark)
 
 
 def mark_failed(store: Store, trial_id: str, cause: str) -> None:
     """Mark a trial failed whose own process could not; one that is finished stays so."""
     for run in store.search(names.TRIAL_ID, trial_id):
         if run.info.status != "FINISHED":
-            store.client.log_batch(run.info.run_id, tags=[RunTag(names.CAUSE, cause)])
-            store.client.set_terminated(run.info.run_id, "FAILED")
+            tags = [RunTag(names.CAUSE, cause)]
+            persistently("noting a cause", partial(store.client.log_batch, run.info.run_id, tags=tags))
+            persistently(
+                "marking a trial failed", partial(store.client.set_terminated, run.info.run_id, "FAILED")
+            )

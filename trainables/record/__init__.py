@@ -6,7 +6,7 @@ experiment, so that a trial two studies share is one run, and the UI can group b
 
 from trainables.record import names
 from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord, changed_datasets
-from trainables.record.store import Store, default_tracking_uri, open_store
+from trainables.record.store import Store, default_tracking_uri, open_store, persistently
 from trainables.record.writer import TrialWriter
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "default_tracking_uri",
     "names",
     "open_store",
+    "persistently",
 ]

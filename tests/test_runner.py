@@ -1,0 +1,115 @@
+"""What is checked before a worker starts, and what a worker is told."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from study.cli import main
+from study.config import parse_study
+from study.plan import Plan, make_plan
+from study.runner import _check_resources, _check_store_is_shared, _config, _unused_gpus
+from study.stopping import StopRequest
+from trainables.errors import UserError
+from trainables.record import RecordReader, Store
+from trainables.spec import RunOptions
+
+STUDY = """
+name: tiny
+trial:
+  architecture: cbr_tiny
+  dataset: {from: digits_5_9, size_px: 16}
+  training: {steps: 1}
+checkpoints: {keep: [initial], series_points: 2}
+resources: {cpu: 2, gpu: GPU}
+"""
+
+
+def plan_of(gpu: float = 0) -> Plan:
+    return make_plan(parse_study(STUDY.replace("GPU", str(gpu))), [])
+
+
+def options_of(store: Store, gpu: float = 0) -> RunOptions:
+    study = parse_study(STUDY.replace("GPU", str(gpu)))
+    config = _config(make_plan(study, []).entries[0], study, store)
+    assert (config["cpu"], config["gpu"]) == (2.0, gpu)
+    return RunOptions.model_validate_json(config["options"])
+
+
+def test_a_worker_is_told_its_threads_its_device_and_what_to_keep(store: Store) -> None:
+    assert options_of(store) == RunOptions(
+        device="cpu", threads=2, keep=("best", "final", "initial"), series_points=2
+    )
+    assert options_of(store, gpu=0.5).device == "auto"
+
+
+def resources(monkeypatch: pytest.MonkeyPatch, **amounts: float) -> None:
+    monkeypatch.setattr("study.runner.ray.cluster_resources", lambda: amounts)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def test_what_no_machine_has_is_refused_before_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources(monkeypatch, CPU=2.0)
+    _check_resources(plan_of())
+    with pytest.raises(UserError, match=r"resources.gpu: .* asks for 1, this machine has 0; lower it"):
+        _check_resources(plan_of(gpu=1))
+    resources(monkeypatch, CPU=1.0)
+    with pytest.raises(UserError, match=r"resources.cpu: .* asks for 2, this machine has 1"):
+        _check_resources(plan_of())
+
+
+def test_gpus_that_nobody_asked_for_are_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources(monkeypatch, CPU=2.0, GPU=4.0)
+    assert _unused_gpus(plan_of()) == [
+        "4 GPU(s) stay idle, since no trial asks for one; set resources.gpu in the study file"
+    ]
+    assert _unused_gpus(plan_of(gpu=1)) == []
+    resources(monkeypatch, CPU=2.0)
+    assert _unused_gpus(plan_of()) == []
+
+
+def test_a_store_that_other_nodes_cannot_see_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.runner.ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    _check_store_is_shared(store)
+    monkeypatch.setattr("study.runner.ray.nodes", lambda: [{"Alive": True}] * 3)
+    with pytest.raises(
+        UserError, match=r"the cluster has 3 nodes, which do not share sqlite:.*mlflow server"
+    ):
+        _check_store_is_shared(store)
+
+
+@pytest.mark.parametrize(
+    ("root", "words"),
+    [
+        (None, "set TRANSFUSION_DATA to the folder that holds it"),
+        (".", "scans.npz: not found in .; set TRANSFUSION_DATA"),
+    ],
+)
+def test_missing_data_stops_the_study_before_anything_starts(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None, words: str
+) -> None:
+    monkeypatch.delenv("TRANSFUSION_DATA", raising=False)
+    if root is not None:
+        monkeypatch.setenv("TRANSFUSION_DATA", root)
+    file = tmp_path / "study.yaml"
+    dataset = "{reader: medmnist, path: scans.npz}"
+    file.write_text(STUDY.replace("GPU", "0").replace("{from: digits_5_9, size_px: 16}", dataset))
+    result = CliRunner().invoke(main, ["run", str(file)])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert RecordReader(store).trials() == []
+    (study,) = store.search("kind", "study")
+    assert study.info.status == "FAILED"
+
+
+def test_the_first_signal_asks_and_the_second_leaves_at_once() -> None:
+    import signal
+
+    with StopRequest().watching() as request:
+        signal.raise_signal(signal.SIGTERM)
+        assert request.is_made
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
