@@ -217,10 +217,16 @@ def _ray() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"include_dashboard": False}
-    ray.init(
-        address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **local
-    )
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError) as error:
+        if not address:
+            raise
+        raise UserError(
+            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {error}; start it, use RAY_ADDRESS=auto on "
+            "one of its nodes, and give both the same RAY_AUTH_MODE; or unset RAY_ADDRESS to run here"
+        ) from None
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from study.cli import main
 from study.config import parse_study
 from study.plan import Plan, make_plan
-from study.runner import _check_resources, _check_store_is_shared, _config, _unused_gpus
+from study.runner import _check_resources, _check_store_is_shared, _config, _ray, _unused_gpus
 from study.stopping import StopRequest
 from trainables.errors import UserError
 from trainables.record import RecordReader, Store
@@ -113,3 +113,14 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_cluster_that_cannot_be_joined_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr("study.runner.ray.init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    words = r"cannot join the Ray cluster at RAY_ADDRESS=10.0.0.1:6379: .*same RAY_AUTH_MODE; or unset RAY_ADDRESS"
+    with pytest.raises(UserError, match=words), _ray():
+        pass
