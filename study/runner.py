@@ -224,8 +224,9 @@ def _ray() -> Iterator[None]:
         if not address:
             raise
         raise UserError(
-            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {error}; start it, use RAY_ADDRESS=auto on "
-            "one of its nodes, and give both the same RAY_AUTH_MODE; or unset RAY_ADDRESS to run here"
+            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {error}; start it, use "
+            "RAY_ADDRESS=auto on one of its nodes, and give both the same RAY_AUTH_MODE; "
+            "or unset RAY_ADDRESS to run here"
         ) from None
     try:
         yield
