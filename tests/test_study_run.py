@@ -146,14 +146,16 @@ def kill_everything(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def wait_for_trials_in_flight(store: Store, process: subprocess.Popen[str], *, n_finished: int) -> None:
-    """Wait until trials are finished and another one is under way with a state to continue from."""
+def wait_for_trials_in_flight(
+    store: Store, process: subprocess.Popen[str], *, n_finished: int, n_in_flight: int = 1
+) -> None:
+    """Wait until trials are finished and others are under way with a state to continue from."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         records = RecordReader(store).trials()
         done = sum(record.status == "finished" for record in records)
         begun = [record for record in records if record.status == "running" and record.resumes_at_step > 0]
-        if done >= n_finished and begun:
+        if done >= n_finished and len(begun) >= n_in_flight:
             return
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
@@ -163,7 +165,7 @@ def wait_for_trials_in_flight(store: Store, process: subprocess.Popen[str], *, n
 def test_a_killed_study_goes_on_and_ends_bit_equal_to_an_uninterrupted_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_study(tmp_path, steps=150)
+    file = write_study(tmp_path, steps=300)
     killed = start("run", file)
     wait_for_trials_in_flight(store, killed, n_finished=2)
     kill_everything(killed)
@@ -202,7 +204,8 @@ def test_a_signal_commits_the_trials_in_flight_and_leaves_honest_statuses(
 ) -> None:
     file = write_study(tmp_path, steps=2000, inits="random")
     process = start("run", file)
-    wait_for_trials_in_flight(store, process, n_finished=0)
+    # Both slots, so that no trial is caught before its first step.
+    wait_for_trials_in_flight(store, process, n_finished=0, n_in_flight=2)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
