@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format ui benchmarks clean
+.PHONY: help demo test test-configs check format ui benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ demo: $(VENV)/ready  ## run the demo study and make its report (no data, no serv
 
 test: $(VENV)/ready  ## the default tests, under 10 minutes on two cores
 	$(BIN)/python -m pytest
+
+test-configs: $(VENV)/ready  ## every configuration end to end, on miniatures of its data
+	$(BIN)/python -m pytest -m configs
 
 check: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .

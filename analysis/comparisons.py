@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from analysis.activations import StagePair, gather_moments
-from analysis.load import StudyTrials
+from analysis.load import FULL_TRAINING, StudyTrials
 from analysis.moments import IncomparableError
 from analysis.probe import ProbeSet, load_probe
 from analysis.similarity import MEASURES
@@ -80,7 +80,11 @@ class Comparison:
 
 
 def plan_comparisons(finished: pd.DataFrame) -> list[Comparison]:
-    """Decide what to compare, from the rows of finished trials; settings stay together."""
+    """Decide what to compare, from the rows of finished trials; settings stay together.
+
+    Only networks that were trained as a whole: what is frozen stays as it was, and trees have no stages.
+    """
+    finished = finished[finished["protocol"] == FULL_TRAINING]
     return [
         Comparison(kind, str(setting), rows["architecture"].iloc[0], rows["dataset"].iloc[0], x, y)
         for setting, rows in finished.groupby("setting", sort=False)
@@ -156,7 +160,7 @@ def load_network(
     weights = reader.weights(record, checkpoint)
     with torch.random.fork_rng():
         network = build_network(
-            record.spec.architecture.name, n_outputs=n_outputs, channels=record.spec.dataset.channels
+            record.spec.architecture, n_outputs=n_outputs, channels=record.spec.dataset.channels
         )
     try:
         network.module.load_state_dict(weights)

@@ -1,7 +1,8 @@
 """From the records of a study to plain tables.
 
-A *setting* is everything a trial states but its initialization and its seed, usually an architecture on
-a dataset. Initializations are compared within a setting; a cell is one initialization of one setting.
+A *setting* is everything a trial states but its initialization, what of the network learns, and its seed:
+usually an architecture on a dataset. Initializations are compared within a setting (`pretrained`, or
+`pretrained · trains head`); a cell is one initialization of one setting.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,21 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from trainables.architectures.catalog import find_architecture
+from trainables.architectures.catalog import architecture_of
 from trainables.identity import flatten, trial_id
 from trainables.spec import InitSpec, TrialSpec
 
 if TYPE_CHECKING:
     from trainables.record import RecordReader, TrialRecord
 
-HISTORY_METRICS = ("val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_loss", "train_loss")
-
-TRIAL_COLUMNS = (
-    "trial_id", "cell_id", "label", "setting", "architecture", "dataset", "init", "init_kind", "depth",
-    "n_stages", "rest", "source", "seed", "status", "cause", "is_source", "seconds",
+HISTORY_METRICS = (
+    "val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_kappa", "val_loss", "train_loss",
 )  # fmt: skip
 
-_KIND_ORDER = {"random": 0, "mean_var": 1, "transfusion": 2, "pretrained": 3}
+TRIAL_COLUMNS = (
+    "trial_id", "cell_id", "label", "setting", "architecture", "dataset", "init", "init_kind", "protocol",
+    "depth", "n_stages", "rest", "source", "seed", "status", "cause", "is_source", "seconds",
+)  # fmt: skip
+
+FULL_TRAINING = "trains all"
+
+_KIND_ORDER = {"random": 0, "mean_var": 1, "gabor": 2, "transfusion": 3, "pretrained": 4}
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class StudyTrials:
 
     Attributes:
         table: one row per trial with TRIAL_COLUMNS and one column per scalar metric. `depth` is the number
-            of stages with pretrained weights (0 for random, all for pretrained, NaN for mean_var).
+            of stages with pretrained weights (0 for random, all for pretrained, NaN for the others, and where
+            not all stages learn). `protocol` says what learns (FULL_TRAINING, …).
             `is_source` marks trials that only serve as a pretraining.
         records: by trial_id.
     """
@@ -64,13 +70,13 @@ def load_trials(
     records = {r.trial_id: r for r in reader.trials(study) if trial_ids is None or r.trial_id in trial_ids}
     specs = {key: record.spec for key, record in records.items()}
     settings = _labels(
-        {key: f"{spec.architecture.name} · {spec.dataset.label}" for key, spec in specs.items()},
-        {key: _without(flatten(spec), "init", "seed") for key, spec in specs.items()},
+        {key: f"{spec.architecture.label} · {spec.dataset.label}" for key, spec in specs.items()},
+        _setting_contents(specs),
     )
     # Within a setting two initializations of one name differ in their source.
     named = _labels(
-        {key: (settings[key], spec.init_label) for key, spec in specs.items()},
-        {key: _only(flatten(spec), "init") for key, spec in specs.items()},
+        {key: (settings[key], _init_label(spec)) for key, spec in specs.items()},
+        {key: {**_only(flatten(spec), "init"), "protocol": protocol(spec)} for key, spec in specs.items()},
     )
     inits = {key: label[len(settings[key]) + 3 :] for key, label in named.items()}
     sources = {k for k in specs if trial_ids[k]} if trial_ids is not None else _source_only(specs, settings)
@@ -82,6 +88,49 @@ def load_trials(
     return StudyTrials(_ordered(table), records)
 
 
+def protocol(spec: TrialSpec) -> str:
+    """Say what of a network learns, and how: `trains all`, `trains head`, `linear probe`, `fitted`."""
+    if spec.training.method == "gradient":
+        return f"trains {spec.training.trainable.label}"
+    return {"linear_probe": "linear probe", "fit": "fitted"}[spec.training.method]
+
+
+def _init_label(spec: TrialSpec) -> str:
+    how = protocol(spec)
+    return (
+        spec.init_label
+        if how == FULL_TRAINING or spec.training.method == "fit"
+        else f"{spec.init_label} · {how}"
+    )
+
+
+def _setting_contents(specs: Mapping[str, TrialSpec]) -> dict[str, dict[str, Any]]:
+    """Return what makes the setting of each trial.
+
+    A linear probe has no steps and no optimizer. It stands beside the trained networks of its architecture
+    and dataset, if these have one setting only.
+    """
+    contents = {key: _without(flatten(spec), "init", "seed") for key, spec in specs.items()}
+    for content in contents.values():
+        content.pop("training.trainable", None)
+    for key, spec in specs.items():
+        if spec.training.method == "linear_probe":
+            alike = [k for k, other in specs.items() if _is_trained_like(other, spec)]
+            rivals = {tuple(sorted(contents[k].items())) for k in alike}
+            if len(rivals) == 1:
+                contents[key] = contents[alike[0]]
+    return contents
+
+
+def _is_trained_like(other: TrialSpec, probe: TrialSpec) -> bool:
+    return (
+        other.training.method == "gradient"
+        and other.architecture == probe.architecture
+        and other.dataset == probe.dataset
+        and other.importance is None
+    )
+
+
 def load_histories(
     reader: "RecordReader", records: Iterable["TrialRecord"], metrics: Sequence[str] = HISTORY_METRICS
 ) -> pd.DataFrame:
@@ -91,6 +140,7 @@ def load_histories(
         reader.history(record, metric).assign(trial_id=record.trial_id, metric=metric)[columns]
         for record in records
         for metric in metrics
+        if metric in record.metrics
     ]
     parts = [part for part in parts if not part.empty]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -98,17 +148,19 @@ def load_histories(
 
 def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> dict[str, Any]:
     spec = record.spec
-    n_stages = len(find_architecture(spec.architecture.name).backbone)
+    n_stages = len(architecture_of(spec.architecture).backbone)
+    learns = protocol(spec)
     return {
         "trial_id": record.trial_id,
         "cell_id": record.cell_id,
         "label": spec.label,
         "setting": setting,
-        "architecture": spec.architecture.name,
+        "architecture": spec.architecture.label,
         "dataset": spec.dataset.label,
         "init": init,
         "init_kind": spec.init.kind,
-        "depth": _depth(spec.init, n_stages),
+        "protocol": learns,
+        "depth": _depth(spec.init, n_stages) if learns == FULL_TRAINING else float("nan"),
         "n_stages": n_stages,
         "rest": spec.init.rest or "random",
         "source": spec.init.source.label if spec.init.source else "",
@@ -122,13 +174,14 @@ def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> 
 
 
 def _depth(init: InitSpec, n_stages: int) -> float:
-    fixed = {"random": 0.0, "pretrained": float(n_stages), "mean_var": float("nan")}
+    nothing = float("nan")
+    fixed = {"random": 0.0, "pretrained": float(n_stages), "mean_var": nothing, "gabor": nothing}
     return fixed[init.kind] if init.kind in fixed else float(init.depth or 0)
 
 
 def _source_only(specs: Mapping[str, TrialSpec], settings: Mapping[str, str]) -> set[str]:
     """Return the trials that serve as a source, in settings where no other trial was asked for."""
-    parents = {trial_id(s.init.source.trial) for s in specs.values() if s.init.source and s.init.source.trial}
+    parents = {trial_id(parent) for spec in specs.values() for parent in spec.parents}
     asked_for = {settings[key] for key in specs if key not in parents}
     return {key for key in specs if key in parents and settings[key] not in asked_for}
 
@@ -174,5 +227,5 @@ def _only(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _ordered(table: pd.DataFrame, *, by: Sequence[str] = ("setting",)) -> pd.DataFrame:
     """Sort by some columns, then from random over deeper transfusions to pretrained, then by seed."""
     order = table.assign(_kind=table["init_kind"].map(_KIND_ORDER))
-    order = order.sort_values([*by, "_kind", "depth", "init", "seed"], kind="stable")
+    order = order.sort_values([*by, "_kind", "protocol", "depth", "init", "seed"], kind="stable")
     return order.drop(columns="_kind").reset_index(drop=True)

@@ -101,12 +101,14 @@ def _measure(
     progress("reading histories", 0, 1)
     histories = load_histories(reader, [trials.records[key] for key in finished["trial_id"]])
     progress("reading histories", 1, 1)
-    chosen = choose_thresholds(finished, histories, metric=metric, baseline=baseline, given=thresholds)
+    # A linear probe or a forest has no steps to converge in.
+    trained = finished[finished["protocol"].str.startswith("trains")]
+    chosen = choose_thresholds(trained, histories, metric=metric, baseline=baseline, given=thresholds)
     return Results(
         trials=trials,
         histories=histories,
         thresholds=chosen,
-        convergence=measure_convergence(finished, histories, metric=metric, thresholds=chosen),
+        convergence=measure_convergence(trained, histories, metric=metric, thresholds=chosen),
         similarity=compare_networks(
             plan_comparisons(finished),
             trials,

@@ -17,17 +17,19 @@ from analysis.load import StudyTrials
 from analysis.report import Report, Section
 from analysis.similarity_figures import draw_before_after, draw_pairs
 from analysis.tables import (
+    CLASS_METRICS,
     MEASURE_NAMES,
     METRIC_NAMES,
     PlannedCell,
     Table,
+    class_table,
     convergence_table,
     missing_table,
     performance_table,
     similarity_table,
     sources_table,
 )
-from trainables.architectures.catalog import find_architecture
+from trainables.architectures.catalog import architecture_of
 from trainables.record import changed_datasets
 
 MAIN_MEASURE = "svcca"
@@ -65,6 +67,7 @@ def build_tables(results: Results, planned: Sequence[PlannedCell]) -> dict[str, 
     finished = results.trials.finished
     tables = (
         performance_table(finished, baseline=results.baseline, primary=results.primary),
+        *(class_table(finished, metric) for metric in CLASS_METRICS),
         convergence_table(finished, results.convergence, results.thresholds, metric=results.metric),
         similarity_table(results.similarity),
         sources_table(results.trials.table),
@@ -108,9 +111,14 @@ def build_report(
     )
 
 
+def _by_class(tables: Mapping[str, Table]) -> tuple[Table, ...]:
+    return tuple(table for metric in CLASS_METRICS for table in _filled(tables[f"{metric}_by_class"]))
+
+
 def _sections(results: Results, tables: Mapping[str, Table], folder: Path) -> list[Section]:
     finished, inits = results.trials.finished, results.trials.inits
-    stages = {name: find_architecture(name).backbone for name in set(finished["architecture"])}
+    shapes = [record.spec.architecture for record in results.trials.records.values()]
+    stages = {shape.label: architecture_of(shape).backbone for shape in shapes}
     curves = draw_learning_curves(
         finished,
         results.histories,
@@ -123,6 +131,7 @@ def _sections(results: Results, tables: Mapping[str, Table], folder: Path) -> li
     nothing = _NO_TRIAL if results.trials.table.empty else _NOTHING_MISSING
     parts = (
         ("performance", "Performance", _NONE_FINISHED, _filled(tables["performance"]), ()),
+        ("classes", "Single classes", _NONE_FINISHED, _by_class(tables), ()),
         ("convergence", "Convergence", _NONE_FINISHED, _filled(tables["convergence"]), ()),
         ("depth", "Transfusion depth", "The study has no finished transfusion.", (), _drawn(depth)),
         ("curves", "Learning curves", _NONE_FINISHED, (), _drawn(curves)),

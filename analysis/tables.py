@@ -14,8 +14,11 @@ METRIC_NAMES = {
     "test_auprc": "AUPRC",
     "test_accuracy": "accuracy",
     "test_f1": "F1",
+    "test_f1_micro": "micro F1",
+    "test_kappa": "kappa",
     "test_loss": "loss",
 }
+CLASS_METRICS = {"auroc": "AUROC", "f1": "F1"}
 MEASURE_NAMES = {"svcca": "SVCCA", "mean_cca": "mean CCA", "linear_cka": "linear CKA"}
 ABSENT = "–"
 
@@ -89,6 +92,31 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
     return Table(
         "performance", "Performance", note, pd.DataFrame(data), pd.DataFrame(display, columns=columns)
     )
+
+
+def class_table(finished: pd.DataFrame, metric: str) -> Table:
+    """Average a test metric of single classes (or labels) over the seeds of a cell.
+
+    Args:
+        metric: an entry of CLASS_METRICS.
+    """
+    prefix = f"test_{metric}/"
+    data, display = [], []
+    for (setting, init), rows in _by_cell(finished):
+        line = {"setting": setting, "initialization": init, "seeds": str(len(rows))}
+        for column in (name for name in rows if str(name).startswith(prefix)):
+            summary = summarize(rows[column])
+            if rows[column].notna().any():
+                name = str(column).removeprefix(prefix)
+                line[name] = mean_and_sd(summary, digits=3)
+                facts = {"setting": setting, "init": init, "class": name, "metric": metric}
+                data.append({**facts, "n_seeds": summary.n, "mean": summary.mean, "sd": summary.sd})
+        display.append(line)
+    name = CLASS_METRICS[metric]
+    note = f"{name} of every class (or label), test split, weights of the best validation step; mean ± sd."
+    frame = pd.DataFrame(data, columns=["setting", "init", "class", "metric", "n_seeds", "mean", "sd"])
+    shown = pd.DataFrame(display).astype(object) if data else pd.DataFrame()
+    return Table(f"{metric}_by_class", f"{name} by class", note, frame, shown.where(shown.notna(), ABSENT))
 
 
 def convergence_table(

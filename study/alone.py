@@ -7,23 +7,25 @@ from pathlib import Path
 import click
 
 from study.stopping import StopRequest
-from trainables.identity import resolve, trial_id
+from trainables.identity import trial_id
+from trainables.progress import Progress
 from trainables.record import Store
+from trainables.resolution import resolve
 from trainables.spec import RunOptions, TrialSpec
-from trainables.trial import Progress, run_trial
+from trainables.trial import run_trial
 
 
 def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | None) -> bool:
-    """Train a trial after the pretrainings it starts from, printing a line per evaluation.
+    """Train a trial after the trials it needs, printing a line per evaluation.
 
     The first SIGINT or SIGTERM lets the trial commit a state and leave.
 
     Returns:
-        True if the trial, or one that it starts from, failed.
+        True if the trial, or one that it needs, failed.
     """
     options = RunOptions(threads=threads)
     with StopRequest().watching() as request:
-        for trial in lineage(resolve(spec, data_root)):
+        for trial in dict.fromkeys(lineage(resolve(spec, data_root))):
             click.echo(f"{trial.label}  ({trial_id(trial)})")
             with closing(run_trial(trial, store=store, options=options, data_root=data_root)) as running:
                 for progress in running:
@@ -37,9 +39,8 @@ def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | 
 
 def lineage(spec: TrialSpec) -> Iterator[TrialSpec]:
     """Yield the trials that lead to a resolved spec, the oldest first, itself last."""
-    source = spec.init.source
-    if source is not None and source.trial is not None:
-        yield from lineage(source.trial)
+    for parent in spec.parents:
+        yield from lineage(parent)
     yield spec
 
 

@@ -13,11 +13,19 @@ from pydantic import ValidationError
 from study.axes import DEPTH, Assignment, field_of
 from study.content import dataset_content, holds, merged_training, with_field, written_out
 from study.sections import PretrainingSection, Study, WeightsSection
-from trainables.architectures.catalog import find_architecture
-from trainables.errors import SpecError, unknown_choice
+from trainables.architectures.catalog import architecture_of
+from trainables.errors import SpecError
 from trainables.fields import SpecModel
-from trainables.identity import n_transfused, resolve
-from trainables.spec import ArchitectureSpec, DatasetSpec, InitSpec, SourceSpec, TrainingSpec, TrialSpec
+from trainables.resolution import n_transfused, resolve
+from trainables.spec import (
+    ArchitectureSpec,
+    DatasetSpec,
+    ImportanceSpec,
+    InitSpec,
+    SourceSpec,
+    TrainingSpec,
+    TrialSpec,
+)
 from trainables.validation import FieldPath, Problem, describe, dotted
 
 _Model = TypeVar("_Model", bound=SpecModel)
@@ -30,13 +38,13 @@ class Blocks:
     """Builds trials, and collects what is wrong with them.
 
     Args:
-        digest: gives the SHA-256 of a weight file below the data root.
+        digest: gives the SHA-256 of a file below the data root; the field is for messages.
 
     Attributes:
         problems: the first of each value in the file, by its path.
     """
 
-    def __init__(self, study: Study, *, digest: Callable[[str], str]) -> None:
+    def __init__(self, study: Study, *, digest: Callable[[str, str], str]) -> None:
         self.problems: dict[FieldPath, Problem] = {}
         self._study = study
         self._digest = digest
@@ -50,9 +58,9 @@ class Blocks:
         dataset = self._once("dataset", assignment, self._dataset)
         training = self._once("training", assignment, self._training)
         if architecture is not None and init is not None and init.depth is not None:
-            self._check_depth(init.depth, architecture.name, assignment)
+            self._check_depth(init.depth, architecture, assignment)
         if init is not None and init.kind != "random":
-            source = self._once("source", assignment, self._source, "architecture")
+            source = self._once("source", assignment, self._source, "architecture", "dataset")
             init = init.model_copy(update={"source": source}) if source is not None else None
         if architecture is None or init is None or dataset is None or training is None:
             return None
@@ -64,16 +72,16 @@ class Blocks:
             self._add_spec_error(error, assignment)
             return None
 
-    def architecture(self, assignment: Assignment) -> str | None:
-        """Return the name of the combination's architecture, or None if it has no valid one."""
-        architecture = self._once("architecture", assignment, self._architecture)
-        return architecture.name if architecture is not None else None
+    def architecture(self, assignment: Assignment) -> ArchitectureSpec | None:
+        """Return the combination's architecture, or None if it has no valid one."""
+        architecture: ArchitectureSpec | None = self._once("architecture", assignment, self._architecture)
+        return architecture
 
     def is_transfusion(self, assignment: Assignment) -> bool:
         """Say whether a combination's initialization has a depth."""
         return written_out(self._raw("init", assignment), "init").get("kind") == "transfusion"
 
-    def _check_depth(self, depth: int | str, architecture: str, assignment: Assignment) -> None:
+    def _check_depth(self, depth: int | str, architecture: ArchitectureSpec, assignment: Assignment) -> None:
         try:
             n_transfused(depth, architecture)
         except SpecError as error:
@@ -108,7 +116,8 @@ class Blocks:
         content = {"name": raw} if isinstance(raw, str) else raw
         architecture = self._validated(ArchitectureSpec, content, ("architecture",), assignment)
         try:
-            find_architecture(architecture.name if architecture else "cbr_tiny")
+            if architecture is not None:
+                architecture_of(architecture)
         except SpecError as error:
             self._add_spec_error(error, assignment)
             return None
@@ -148,7 +157,11 @@ class Blocks:
         except SpecError as error:
             self._add(path, str(error), assignment)
             return None
-        return None if content is None else self._validated(DatasetSpec, content, path, assignment)
+        spec = None if content is None else self._validated(DatasetSpec, content, path, assignment)
+        if spec is None or not isinstance(spec.superclasses, str) or spec.superclasses_sha256 is not None:
+            return spec
+        digest = self._digest(spec.superclasses, f"{dotted(path)}.superclasses")
+        return spec.model_copy(update={"superclasses_sha256": digest})
 
     def _training(self, assignment: Assignment) -> TrainingSpec | None:
         raw = self._required("training", assignment)
@@ -169,20 +182,10 @@ class Blocks:
         section = self._validated(WeightsSection, raw, path, assignment)
         if section is None:
             return None
-        if section.weights is not None and not self._is_published(section.weights, path, assignment):
-            return None
         content = section.model_dump()
         if section.file is not None and section.sha256 is None:
-            content["sha256"] = self._digest(section.file)
+            content["sha256"] = self._digest(section.file, f"{dotted(path)}.file")
         return self._validated(SourceSpec, content, path, assignment)
-
-    def _is_published(self, weights: str, path: FieldPath, assignment: Assignment) -> bool:
-        from trainables.pretrained import PUBLISHED  # imports torch, which no other plan needs
-
-        at = (*path, "weights")
-        if weights not in PUBLISHED:
-            self._add(at, unknown_choice(dotted(at), weights, PUBLISHED), assignment)
-        return weights in PUBLISHED
 
     def _pretraining(self, raw: Any, path: FieldPath, assignment: Assignment) -> SourceSpec | None:
         section = self._validated(PretrainingSection, raw, path, assignment)
@@ -194,14 +197,31 @@ class Blocks:
         init = self._pretraining_init(section, path, assignment)
         if architecture is None or dataset is None or training is None or init is None:
             return None
+        if section.architecture == "whole":
+            architecture = architecture.model_copy(update={"slim": None, "truncate_after": None})
         trial = TrialSpec(
             architecture=architecture, init=init, dataset=dataset, training=training, seed=section.seed
         )
+        if section.importance is not None:
+            target = self._importance_target(dataset, assignment)
+            if target is None:
+                return None
+            importance = ImportanceSpec(
+                classifier=trial, target=target, temper=section.importance.temper, cap=section.importance.cap
+            )
+            trial = trial.model_copy(update={"importance": importance})
         try:
             return SourceSpec(trial=resolve(trial), checkpoint=section.checkpoint)
         except SpecError as error:
             self._add_spec_error(error, assignment, within=path)
             return None
+
+    def _importance_target(self, source: DatasetSpec, assignment: Assignment) -> DatasetSpec | None:
+        """Return the trial's dataset as the classifier of the source classes sees it."""
+        dataset = self._once("dataset", assignment, self._dataset)
+        if dataset is None:
+            return None
+        return dataset.model_copy(update={"size_px": source.size_px, "channels": source.channels})
 
     def _pretraining_training(
         self, changes: Mapping[str, Any], path: FieldPath, assignment: Assignment

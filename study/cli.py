@@ -1,4 +1,4 @@
-"""The command line: `transfusion plan | run | resume | status | analyze | trial | ui`."""
+"""The command line: `transfusion plan | run | resume | status | analyze | trial | data | ui`."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from study.data_commands import data
 from trainables.errors import StudyFileError, UserError
 
 EXIT_MISTAKE = 2
@@ -35,6 +36,9 @@ def main() -> None:
     Trials are recorded at MLFLOW_TRACKING_URI (default: mlflow.db here). Images are looked up below
     TRANSFUSION_DATA. With RAY_ADDRESS set, trials run on that cluster.
     """
+
+
+main.add_command(data)
 
 
 @main.command()

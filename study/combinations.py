@@ -8,7 +8,7 @@ from typing import Any
 from study.axes import DEPTH, EVERY, Assignment, Axis, Value, field_of
 from study.blocks import Blocks
 from study.sections import Study
-from trainables.architectures.catalog import find_architecture
+from trainables.architectures.catalog import architecture_of
 
 
 def n_combinations(study: Study) -> int:
@@ -57,8 +57,8 @@ def _with_depths(
     elif depths is None:
         yield assignment
     elif depths.is_every_depth:
-        name = blocks.architecture(assignment)
-        n_stages = len(find_architecture(name).backbone) if name else 2
+        architecture = blocks.architecture(assignment)
+        n_stages = len(architecture_of(architecture).backbone) if architecture else 2
         yield from ({**assignment, DEPTH: Value(depth, depths.path)} for depth in range(1, n_stages))
     else:
         yield from ({**assignment, DEPTH: value} for value in depths.values)

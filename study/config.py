@@ -252,14 +252,15 @@ def _with_datasets(content: Any, path: FieldPath, problems: list[Problem]) -> An
     if not isinstance(content, dict):
         return content
     changed = {**content}
-    if isinstance(content.get("dataset"), (str, dict)):
-        at = (*path, "dataset")
-        try:
-            changed["dataset"] = dataset_content(content["dataset"], {}, where=dotted(at))
-        except SpecError as error:
-            problems.append(Problem(at, str(error)))
-            changed["dataset"] = dataset_content("digits", {}, where=dotted(at))
-    for name in ("init", "source", "trial"):
+    for name in ("dataset", "target"):
+        if isinstance(content.get(name), (str, dict)):
+            at = (*path, name)
+            try:
+                changed[name] = dataset_content(content[name], {}, where=dotted(at))
+            except SpecError as error:
+                problems.append(Problem(at, str(error)))
+                changed[name] = dataset_content("digits", {}, where=dotted(at))
+    for name in ("init", "source", "trial", "importance", "classifier"):
         if isinstance(content.get(name), dict):
             changed[name] = _with_datasets(content[name], (*path, name), problems)
     return changed

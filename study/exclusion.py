@@ -4,8 +4,9 @@ from typing import Any
 
 from study.axes import DEPTH, Assignment, Value, matches
 from study.sections import Exclude, Study
+from trainables.architectures.spec import ArchitectureSpec
 from trainables.errors import SpecError, unknown_choice
-from trainables.identity import n_transfused
+from trainables.resolution import n_transfused
 from trainables.validation import FieldPath, Problem, dotted
 
 
@@ -27,7 +28,7 @@ class Exclusion:
             if not wrong:
                 self._rules[index] = rule
 
-    def dropped_seeds(self, assignment: Assignment, architecture: str | None) -> dict[int, str]:
+    def dropped_seeds(self, assignment: Assignment, architecture: ArchitectureSpec | None) -> dict[int, str]:
         """Return the seeds for which a combination is not trained, each with the first rule's reason."""
         dropped: dict[int, str] = {}
         for index, rule in self._rules.items():
@@ -50,14 +51,14 @@ class Exclusion:
         ]
 
 
-def _is_hit(rule: Exclude, assignment: Assignment, architecture: str | None) -> bool:
+def _is_hit(rule: Exclude, assignment: Assignment, architecture: ArchitectureSpec | None) -> bool:
     return all(
         axis == "seed" or (axis in assignment and _is_one_of(axis, assignment[axis], wanted, architecture))
         for axis, wanted in rule.where.items()
     )
 
 
-def _is_one_of(axis: str, value: Value, wanted: Any, architecture: str | None) -> bool:
+def _is_one_of(axis: str, value: Value, wanted: Any, architecture: ArchitectureSpec | None) -> bool:
     if axis == DEPTH:
         value = Value(_depth(value.raw, architecture), value.path)
         return any(matches(value, _depth(each, architecture)) for each in _as_list(wanted))
@@ -69,7 +70,7 @@ def _wanted(value: Value, wanted: Any) -> list[Any]:
     return [wanted] if matches(value, wanted) else _as_list(wanted)
 
 
-def _depth(depth: Any, architecture: str | None) -> Any:
+def _depth(depth: Any, architecture: ArchitectureSpec | None) -> Any:
     """Return a depth as a number where it is one of this architecture's, so that `block1` matches 2."""
     if architecture is None or not isinstance(depth, (int, str)):
         return depth

@@ -13,7 +13,8 @@ from study.combinations import combinations, included, n_combinations
 from study.exclusion import Exclusion
 from study.sections import ArchitectureResources, Study
 from trainables.errors import SpecError, StudyFileError, WeightsError
-from trainables.identity import file_digest, n_transfused, trial_id
+from trainables.identity import trial_id
+from trainables.resolution import file_digest, n_transfused
 from trainables.spec import TrialSpec
 from trainables.validation import Problem, dotted
 
@@ -40,14 +41,14 @@ class PlannedTrial:
     Attributes:
         spec: resolved.
         axes: the values of what the study varies, seed included; empty for a mere source.
-        parent_id: the trial whose weights it starts from.
-        is_source: it is there only because another trial starts from it.
+        parent_ids: the trials it needs: whose weights it starts from, whose predictions weight its classes.
+        is_source: it is there only because another trial needs it.
     """
 
     spec: TrialSpec
     trial_id: str
     axes: Mapping[str, Scalar]
-    parent_id: str | None
+    parent_ids: tuple[str, ...]
     is_source: bool
     resources: Resources
 
@@ -90,7 +91,7 @@ def expand(study: Study, *, data_root: Path | None = None) -> Expansion:
         StudyFileError: the study was not made by `load_study` and is mistaken.
         WeightsError: a weight file without a `sha256` in the study file is missing.
     """
-    expander = _Expander(study, digest=cache(lambda file: _digest(file, data_root)))
+    expander = _Expander(study, digest=cache(lambda file, field: _digest(file, field, data_root)))
     expansion = expander.run()
     if expander.problems:
         raise StudyFileError(study.name, [problem.message for problem in expander.problems])
@@ -103,20 +104,20 @@ def check_grid(study: Study) -> tuple[list[TrialSpec], list[Problem]]:
     Returns:
         The specs of its trials, and every mistake that shows when combinations are made.
     """
-    expander = _Expander(study, digest=lambda file: "0" * 64)
+    expander = _Expander(study, digest=lambda _file, _field: "0" * 64)
     expansion = expander.run()
     return [trial.spec for trial in expansion.trials], expander.problems
 
 
-def _digest(file: str, data_root: Path | None) -> str:
+def _digest(file: str, field: str, data_root: Path | None) -> str:
     root = data_root or os.environ.get("TRANSFUSION_DATA")
     if not root:
-        raise WeightsError(f"source.file {file}: set TRANSFUSION_DATA to the folder that holds it")
-    return file_digest(Path(root) / file)
+        raise WeightsError(f"{field} {file}: set TRANSFUSION_DATA to the folder that holds it")
+    return file_digest(Path(root) / file, field=field)
 
 
 class _Expander:
-    def __init__(self, study: Study, *, digest: Callable[[str], str]) -> None:
+    def __init__(self, study: Study, *, digest: Callable[[str, str], str]) -> None:
         self._study = study
         self._blocks = Blocks(study, digest=digest)
         self._exclusion = Exclusion(study)
@@ -212,13 +213,11 @@ class _Expander:
     def _planned(
         self, spec: TrialSpec, identity: str, axes: Mapping[str, Scalar], *, is_source: bool
     ) -> PlannedTrial:
-        source = spec.init.source
-        parent_id = None
-        if source is not None and source.trial is not None:
-            parent_id = trial_id(source.trial)
+        parents = {trial_id(parent): parent for parent in spec.parents}
+        for parent_id, parent in parents.items():
             if parent_id not in self._trials:
-                self._trials[parent_id] = self._planned(source.trial, parent_id, {}, is_source=True)
-        return PlannedTrial(spec, identity, axes, parent_id, is_source, self._resources(spec))
+                self._trials[parent_id] = self._planned(parent, parent_id, {}, is_source=True)
+        return PlannedTrial(spec, identity, axes, tuple(parents), is_source, self._resources(spec))
 
     def _resources(self, spec: TrialSpec) -> Resources:
         section = self._study.resources

@@ -69,11 +69,11 @@ class Plan:
 
     @cached_property
     def children(self) -> dict[str, list[str]]:
-        """Return the ids of the trials that start from each parent's weights."""
+        """Return the ids of the trials that need each parent."""
         children: dict[str, list[str]] = {}
         for entry in self.entries:
-            if entry.trial.parent_id is not None:
-                children.setdefault(entry.trial.parent_id, []).append(entry.trial_id)
+            for parent_id in entry.trial.parent_ids:
+                children.setdefault(parent_id, []).append(entry.trial_id)
         return children
 
 
@@ -97,12 +97,12 @@ def _entry(trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str) ->
         return PlanEntry(trial, State.DONE, record, from_other)
     if record is not None and record.status == "failed":
         return PlanEntry(trial, State.FAILED, record, record.cause or "no cause was recorded")
-    parent = known.get(trial.parent_id) if trial.parent_id else None
-    if trial.parent_id is not None and (parent is None or parent.status != "finished"):
-        source = trial.spec.init.source
-        label = source.trial.label if source and source.trial else trial.parent_id
-        failure = f", which failed: {parent.cause}" if parent and parent.status == "failed" else ""
-        return PlanEntry(trial, State.WAITING, record, f"for {label}{failure}")
+    for parent_id, parent in zip(trial.parent_ids, trial.spec.parents, strict=True):
+        of_parent = known.get(parent_id)
+        if of_parent is None or of_parent.status != "finished":
+            has_failed = of_parent is not None and of_parent.status == "failed"
+            failure = f", which failed: {of_parent.cause}" if of_parent and has_failed else ""
+            return PlanEntry(trial, State.WAITING, record, f"for {parent.label}{failure}")
     if record is not None:
         step = record.resumes_at_step
         return PlanEntry(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
+from study.extent import training_images
 from study.plan import Plan, PlanEntry, State
 from study.runner import Outcome
 from trainables.identity import cell_id
@@ -24,7 +25,7 @@ PIPE_WIDTH = 160
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print what a study needs: by cell, by axis value, and what was left out and why."""
-    console = console or _console()
+    console = console or plain_console()
     _print_cells(plan, console)
     _print_sources(plan, console)
     for excluded in plan.excluded:
@@ -41,7 +42,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
 
 def print_outcome(study: str, outcome: Outcome, console: Console | None = None) -> None:
     """Print how a run ended: what failed and why, and what to do next."""
-    console = console or _console()
+    console = console or plain_console()
     _print_grouped("failed", outcome.failed, console, style="red")
     _print_grouped("not run", outcome.not_run, console, style="yellow")
     _print_warnings(outcome.warnings, console)
@@ -59,7 +60,8 @@ def print_outcome(study: str, outcome: Outcome, console: Console | None = None) 
         )
 
 
-def _console() -> Console:
+def plain_console() -> Console:
+    """Return a console that a pipe does not narrow."""
     # In a pipe rich assumes 80 columns, which would break every row.
     return Console(width=None if Console().is_terminal else PIPE_WIDTH)
 
@@ -135,4 +137,18 @@ def _print_failures(plan: Plan, console: Console) -> None:
 
 def _summary(plan: Plan) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
-    return f"{plan.study}: {len(plan.entries)} trials: {counts}"
+    return f"{plan.study}: {len(plan.entries)} trials: {counts}{_extent(plan)}"
+
+
+def _extent(plan: Plan) -> str:
+    """Say how many training images the open trials will look at, as far as that is known."""
+    sizes = [training_images(entry.trial.spec) for entry in plan.entries if entry.state != State.DONE]
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return ""
+    unknown = (
+        f", {len(sizes) - len(known)} trials of a length only the data tell"
+        if len(known) < len(sizes)
+        else ""
+    )
+    return f"; {sum(known):,} training images to look at{unknown}"

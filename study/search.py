@@ -14,7 +14,7 @@ LOST_WORKERS_PER_TRIAL = 2
 
 
 class DagSearcher(Searcher):
-    """A searcher that suggests each trial once its parent's weights are committed.
+    """A searcher that suggests each trial once all its parents are finished.
 
     Ready trials go out parents first, then in the order of the plan. A trial whose parent failed is not
     run; the reason is kept in `not_run`.
@@ -57,10 +57,12 @@ class DagSearcher(Searcher):
         for entry in plan.entries:
             if keep_failed and entry.state == State.FAILED:
                 self._give_up(entry.trial_id, entry.reason)
+        self._missing = {
+            entry.trial_id: {p for p in entry.trial.parent_ids if self._entries[p].state != State.DONE}
+            for entry in plan.entries
+        }
         for entry in plan.entries:
-            parent = entry.trial.parent_id
-            if parent is None or self._entries[parent].state == State.DONE:
-                self._make_ready(entry.trial_id)
+            self._make_ready(entry.trial_id)
 
     # Tune's own state is disposable: what is done is read from MLflow at every start.
     def __getstate__(self) -> dict[str, Any]:
@@ -101,12 +103,13 @@ class DagSearcher(Searcher):
             self._skip_children(done, reason)
         elif result is not None and result.get("status") in ("finished", "reused"):
             for child in self._children.get(done, []):
+                self._missing[child].discard(done)
                 self._make_ready(child)
         else:
             self.stopped.append(done)
 
     def _make_ready(self, trial_id: str) -> None:
-        if trial_id in self._waiting:
+        if trial_id in self._waiting and not self._missing[trial_id]:
             self._waiting.remove(trial_id)
             self._push(trial_id)
 

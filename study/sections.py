@@ -63,7 +63,7 @@ class ArchitectureResources(SpecModel):
 
 def _known_architectures(table: dict[str, ArchitectureResources]) -> dict[str, ArchitectureResources]:
     for name in table:
-        if name not in ARCHITECTURES:
+        if name not in ARCHITECTURES and "/" not in name:
             raise ValueError(unknown_choice("a key", name, ARCHITECTURES))
     return table
 
@@ -137,15 +137,37 @@ class WeightsSection(SpecModel):
     sha256: Sha256 | None = None
 
 
+class ImportanceSection(SpecModel):
+    """Draw the source's images by how much they resemble the target's (Ngiam et al. 2018).
+
+    The classifier whose predictions are used is the same pretraining without importance.
+    """
+
+    temper: Annotated[float, Field(ge=0, le=1)] = 1.0
+    cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+
+
+def _importance(value: object) -> object:
+    """Let `none` and `target` stand for no weights and for those of the default settings."""
+    meant: dict[str, object] = {"none": None, "target": {}}
+    if isinstance(value, str) and value not in meant:
+        raise ValueError(f"must be 'none', 'target' or its settings (temper, cap), got {value!r}")
+    return meant[value] if isinstance(value, str) else value
+
+
 class PretrainingSection(SpecModel):
     """A source that is trained first.
 
     Attributes:
+        architecture: of a slim or truncated network: the `whole` network is pretrained, or the `same`.
+        importance: `target` (or its settings) weights the classes by their likeness to the trial's dataset.
         training: laid over the training of the section `trial`.
         init: `random`, or `pretrained` if it has a source itself.
     """
 
     dataset: Any
+    architecture: Literal["whole", "same"] = "whole"
+    importance: Annotated[ImportanceSection | None, BeforeValidator(_importance)] = None
     training: dict[str, Any] = Field(default_factory=dict)
     init: str | dict[str, Any] | None = None
     seed: Seed = 0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.identity import resolve
 from trainables.record import Store, open_store
+from trainables.resolution import resolve
 from trainables.spec import TrialSpec, parse_trial
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trainables.architectures.stages import build_network
 from trainables.errors import CheckpointError
-from trainables.identity import cell_id, resolve, trial_id
+from trainables.identity import cell_id, trial_id
 from trainables.record import CheckpointRef, TrialRecord
+from trainables.resolution import resolve
 from trainables.spec import TrialSpec, parse_trial
 
 STEPS = (0, 1, 3, 10, 30, 100, 300)

@@ -1,22 +1,38 @@
+"""Every network of the catalog, on real tensors: what all of them owe, and their published sizes."""
+
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import ARCHITECTURES, Stage, find_architecture
+from trainables.architectures import timm_networks
+from trainables.architectures.catalog import (
+    ARCHITECTURES,
+    Stage,
+    architecture_of,
+    find_architecture,
+    normal_architecture,
+    published_name,
+)
 from trainables.architectures.cbr import SHAPES
+from trainables.architectures.spec import ArchitectureSpec, SlimSpec
 from trainables.architectures.stages import Network, build_network
 from trainables.errors import SpecError
 from trainables.initialization import initialize
 from trainables.spec import InitSpec, SourceSpec
 
 SOURCE = SourceSpec(weights="torchvision/ResNet18_Weights.IMAGENET1K_V1")
+NETWORKS = [name for name, entry in ARCHITECTURES.items() if entry.is_network]
 CBRS = [name for name in ARCHITECTURES if name.startswith("cbr_")]
+# From timm, one network of each make: with stages of blocks, with tokens, with a stem of its own.
+FROM_TIMM = ["timm/resnet18", "timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/regnetx_002"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +43,16 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(n_threads)
 
 
-def build(name: str, *, channels: int = 3, n_outputs: int = 5, seed: int = 0) -> Network:
+def spec_of(name: str, **changes: Any) -> ArchitectureSpec:
+    """Describe a network; dense layers of their full width would be all that a test does."""
+    width = {"head_width": 16} if find_architecture(name).has_dense_layers else {}
+    return ArchitectureSpec(name=name, **{**width, **changes})
+
+
+def build(spec: str | ArchitectureSpec, *, channels: int = 3, n_outputs: int = 5, seed: int = 0) -> Network:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_network(name, n_outputs=n_outputs, channels=channels)
+        return build_network(spec, n_outputs=n_outputs, channels=channels)
 
 
 def images(size_px: int, *, channels: int = 3, n: int = 2) -> Tensor:
@@ -48,9 +70,14 @@ def record_probes(network: Network, batch: Tensor) -> list[tuple[str, Tensor, Te
     def note(stage: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         fired.append((stage, output, output.clone()))
 
-    for stage in network.stages:
+    handles = [
         network.module.get_submodule(stage.probe).register_forward_hook(partial(note, stage.name))
-    network.module(batch)
+        for stage in network.stages
+    ]
+    with torch.no_grad():
+        network.module(batch)
+    for handle in handles:
+        handle.remove()
     return fired
 
 
@@ -58,74 +85,136 @@ def n_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.fixture(scope="module", params=[*NETWORKS, *FROM_TIMM])
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(name: str) -> Network:
+    """A network in evaluation mode; a test that changes it changes it back."""
+    built = build(spec_of(name), seed=1)
+    built.module.eval()
+    return built
+
+
 class TestEveryArchitecture:
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_maps_images_of_the_smallest_and_a_larger_size_to_finite_outputs(self, name, channels):
-        network = build(name, channels=channels, n_outputs=4).module.eval()
-        for size_px in (ARCHITECTURES[name].smallest_px, 64):
-            outputs = network(images(size_px, channels=channels))
-            assert outputs.shape == (2, 4)
-            assert outputs.isfinite().all()
+    def test_maps_images_of_the_smallest_size_to_finite_outputs(self, name, channels):
+        spec = spec_of(name)
+        module = build(spec, channels=channels, n_outputs=4).module.eval()
+        with torch.no_grad():
+            outputs = module(images(find_architecture(name).smallest_px, channels=channels))
+        assert outputs.shape == (2, 4)
+        assert outputs.isfinite().all()
+        assert architecture_of(spec).is_network
 
     def test_gives_every_parameter_a_gradient(self, name):
-        network = build(name).module
-        nn.functional.cross_entropy(network(images(64)), torch.tensor([0, 3])).backward()
-        for key, parameter in network.named_parameters():
+        spec = spec_of(name)
+        module = build(spec).module.train()
+        outputs = module(images(max(64, architecture_of(spec).smallest_px)))
+        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        sum(nn.functional.cross_entropy(logits, torch.tensor([0, 3])) for logits in heads).backward()
+        for key, parameter in module.named_parameters():
             assert parameter.grad is not None, key
             assert parameter.grad.isfinite().all(), key
-            assert parameter.grad.any(), key
 
-    def test_draws_its_weights_from_the_global_generator(self, name):
-        once, again, other = (copied_state(build(name, seed=seed)) for seed in (1, 1, 2))
-        assert all(once[key].equal(again[key]) for key in once)
-        assert not any(once[key].equal(other[key]) for key in once if once[key].dim() == 4)
-
-    def test_stages_hold_every_parameter_and_buffer_exactly_once(self, name):
-        network = build(name)
+    def test_stages_hold_every_parameter_and_buffer_exactly_once(self, name, network):
         keys = [key for stage in network.stages for key in network.stage_state(stage.name)]
-        assert keys == list(network.module.state_dict())
-        assert network.backbone == ARCHITECTURES[name].backbone
+        assert sorted(keys) == sorted(network.module.state_dict())
+        assert network.backbone == find_architecture(name).backbone
 
-    def test_stage_state_refers_to_the_weights_themselves(self, name):
-        network = build(name)
-        for value in network.stage_state("conv1").values():
-            value.zero_()
-        assert not any(
-            value.any() for module in network.stage_modules("conv1") for value in module.parameters()
-        )
-
-    def test_probes_fire_once_each_from_input_to_head_and_are_not_overwritten(self, name):
-        network = build(name)
-        fired = record_probes(network, images(32))
+    def test_probes_fire_once_each_from_input_to_head_and_are_not_overwritten(self, name, network):
+        fired = record_probes(network, images(find_architecture(name).smallest_px))
         assert [stage for stage, _, _ in fired] == [stage.name for stage in network.stages]
-        assert all(output.equal(copy) for _, output, copy in fired)
-        assert all(output.dim() == 4 for _, output, _ in fired[:-1])
+        # DenseNet applies the ReLU after its last norm in place; who looks at a probe takes a copy.
+        kept = fired[:-2] if name.startswith("densenet") else fired
+        assert all(output.equal(copy) for _, output, copy in kept)
+        assert all(output.dim() in (3, 4) for _, output, _ in fired[:-1])
 
-    def test_transfusing_k_stages_changes_exactly_the_first_k(self, name):
-        network, source = build(name, seed=1), copied_state(build(name, seed=2))
-        source = {key: value + 1 for key, value in source.items()}
+    def test_the_weights_of_a_stage_act_before_its_probe_and_not_before_that_of_the_stage_before(
+        self, name, network
+    ):
+        """A change of a stage shows at its probe, and at none before: the cut is where it is said to be."""
+        batch = images(find_architecture(name).smallest_px)
+        before = [output for _, _, output in record_probes(network, batch)]
+        for number, stage in enumerate(network.stages[:-1]):
+            state = {key: value.clone() for key, value in network.stage_state(stage.name).items()}
+            with torch.no_grad():
+                for value in network.stage_state(stage.name).values():
+                    if value.is_floating_point():
+                        value.mul_(1.5).add_(0.01)
+            after = [output for _, _, output in record_probes(network, batch)]
+            assert all(torch.equal(a, b) for a, b in zip(after[:number], before[:number], strict=True))
+            assert not torch.equal(after[number], before[number])
+            network.module.load_state_dict(state, strict=False)
+
+    def test_transfusing_k_stages_changes_exactly_the_first_k(self, name, network):
         before = copied_state(network)
+        source = {key: value + 1 for key, value in before.items()}
         for depth in range(len(network.backbone) + 1):
             init = InitSpec(kind="transfusion", depth=depth, rest="random", source=SOURCE)
             initialize(network, init, source_state=source, generator=torch.Generator())
             for i, stage in enumerate(network.stages):
                 expected = source if i < depth else before
-                assert all(
-                    value.equal(expected[key]) for key, value in network.stage_state(stage.name).items()
-                )
+                state = network.stage_state(stage.name)
+                assert all(value.equal(expected[key]) for key, value in state.items())
+        network.module.load_state_dict(before)
 
-    def test_mean_var_leaves_a_network_that_evaluates_to_finite_outputs(self, name):
-        network = build(name, seed=1)
-        init = InitSpec(kind="mean_var", source=SOURCE)
-        initialize(network, init, source_state=copied_state(build(name, seed=2)), generator=torch.Generator())
-        assert network.module.eval()(images(32)).isfinite().all()
+    def test_weights_survive_a_safetensors_file(self, name, network):
+        restored = build(spec_of(name), seed=2).module.eval()
+        restored.load_state_dict(load(save(network.module.state_dict())))
+        batch = images(find_architecture(name).smallest_px)
+        with torch.no_grad():
+            assert restored(batch).equal(network.module(batch))
 
-    def test_weights_survive_a_safetensors_file(self, name):
-        network, restored = build(name, seed=1).module, build(name, seed=2).module
-        network(images(32))  # moves the running statistics
-        restored.load_state_dict(load(save(network.state_dict())))
-        assert restored.eval()(images(32)).equal(network.eval()(images(32)))
+    def test_draws_its_weights_from_the_global_generator(self, name, network):
+        again = build(spec_of(name), seed=1).module.state_dict()
+        assert all(again[key].equal(value) for key, value in network.module.state_dict().items())
+
+    def test_every_truncation_is_the_beginning_of_the_network(self, name, network):
+        entry = find_architecture(name)
+        if not entry.chain:
+            with pytest.raises(
+                SpecError, match=f"architecture.truncate_after is not known for {name}, whose"
+            ):
+                architecture_of(ArchitectureSpec(name=name, truncate_after=entry.backbone[0]))
+            return
+        batch = images(entry.smallest_px)
+        outputs = {stage: output for stage, _, output in record_probes(network, batch)}
+        for number, stage in enumerate(entry.backbone, start=1):
+            cut = build(ArchitectureSpec(name=name, truncate_after=stage))
+            assert cut.backbone == entry.backbone[:number]
+            whole = network.module.state_dict()
+            kept = {key: whole[key] for key in cut.module.state_dict() if not key.startswith("head.")}
+            cut.module.load_state_dict(kept, strict=False)
+            cut.module.eval()
+            fired = {name: output for name, _, output in record_probes(cut, batch)}
+            torch.testing.assert_close(fired[stage], outputs[stage])
+            assert fired["head"].shape == (2, 5)
+            assert n_parameters(cut.module) <= n_parameters(network.module) + fired[stage].shape[1] * 5 + 5
+
+
+def test_a_forest_is_an_architecture_without_a_network():
+    assert not find_architecture("random_forest").is_network
+    with pytest.raises(SpecError, match="architecture random_forest is no network; it is fitted, not built"):
+        build("random_forest")
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if ARCHITECTURES[n].published])
+def test_every_network_has_the_published_number_of_parameters(name):
+    with torch.device("meta"):
+        module = build(name, n_outputs=1000).module
+    published = ARCHITECTURES[name].published[0]
+    if published.startswith("timm/"):
+        # 42,679,816 by timm's own table of results (42.68 million).
+        assert n_parameters(module) == 42_679_816
+        return
+    entry, member = published.removeprefix("torchvision/").split(".")
+    expected = getattr(torchvision.models, entry)[member].meta["num_params"]
+    # torchvision counts GoogLeNet and Inception-v3 as they are used: GoogLeNet without its auxiliary heads.
+    auxiliary = {"googlenet": ("aux1", "aux2")}.get(name, ())
+    assert n_parameters(module) - sum(n_parameters(getattr(module, part)) for part in auxiliary) == expected
 
 
 # Computed by hand from the layer widths; the first column is the parameter count of the paper's Table 1.
@@ -202,19 +291,183 @@ def test_resnet_cuts_have_the_published_sizes(name, cuts):
     assert [sum(sizes[: i + 1]) for i in range(len(sizes))] == cuts
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_resnet_checkpoint_loads_into_the_plain_torchvision_network(name):
-    network = build(name).module.eval()
-    plain = torchvision.models.get_model(name, weights=None, num_classes=5).eval()
-    plain.load_state_dict(network.state_dict())
-    assert plain(images(32)).equal(network(images(32)))
+@pytest.mark.parametrize(
+    "name",
+    [n for n in NETWORKS if ARCHITECTURES[n].published[:1] and n not in ("alexnet", "vgg16", "vgg16_bn")],
+)
+def test_a_checkpoint_loads_into_the_plain_network_of_its_library(name):
+    module = build(name).module.eval()
+    if ARCHITECTURES[name].published[0].startswith("timm/"):
+        plain = timm.create_model(name, num_classes=5).eval()
+    else:
+        drawn = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        plain = torchvision.models.get_model(name, weights=None, num_classes=5, **drawn).eval()
+    plain.load_state_dict(module.state_dict())
+    batch = images(ARCHITECTURES[name].smallest_px)
+    with torch.no_grad():
+        assert plain(batch).equal(module(batch))
 
 
-def test_grey_resnet_draws_conv1_on_the_scale_of_the_rgb_one():
-    grey, rgb = (build("resnet18", channels=channels).module.conv1 for channels in (1, 3))
-    assert grey.weight.shape == (64, 1, 7, 7)
-    assert (grey.stride, grey.padding, grey.bias) == (rgb.stride, rgb.padding, rgb.bias)
-    assert grey.weight.std().item() == pytest.approx(rgb.weight.std().item(), rel=0.05)
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "vgg16_bn"])
+def test_dense_layers_stand_where_torchvision_has_them(name):
+    with torch.device("meta"):
+        module = build(name).module
+        plain = torchvision.models.get_model(name, weights=None, num_classes=5)
+    shapes = {key: value.shape for key, value in plain.state_dict().items()}
+    assert {key: value.shape for key, value in module.state_dict().items()} == shapes
+    narrow = build(ArchitectureSpec(name=name, head_width=8)).module
+    linear = [layer.weight.shape for layer in narrow.classifier if isinstance(layer, nn.Linear)]
+    assert [shape[0] for shape in linear] == [8, 8, 5]
+    assert [type(layer) for layer in narrow.classifier] == [type(layer) for layer in plain.classifier]
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if not n.startswith("cbr_")])
+def test_a_grey_network_draws_its_first_convolution_as_its_library_would(name):
+    """The same layer but for its inputs, on the scale that the library's rule gives it."""
+
+    def first(channels: int, seed: int) -> nn.Conv2d:
+        module = build(spec_of(name), channels=channels, seed=seed).module
+        return next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+
+    grey, rgb = first(1, 0), first(3, 0)
+    assert grey.in_channels == grey.weight.shape[1] == 1
+    assert (grey.stride, grey.padding, grey.kernel_size) == (rgb.stride, rgb.padding, rgb.kernel_size)
+    by_inputs = name in ("alexnet", "densenet121", "densenet169", "densenet201", "inception_v4")
+    factor = 3**0.5 if by_inputs else 1.0
+    sds = [torch.cat([first(c, seed).weight.flatten() for seed in range(4)]).std().item() for c in (1, 3)]
+    assert sds[0] == pytest.approx(sds[1] * factor, rel=0.12)
+
+
+def slim(name: str, from_stage: str, factor: int = 2, **changes: Any) -> ArchitectureSpec:
+    return spec_of(name, slim=SlimSpec(from_stage=from_stage, factor=factor), **changes)
+
+
+def test_slim_resnet50_has_the_parameters_of_the_papers_arithmetic():
+    with torch.device("meta"):
+        network = build(slim("resnet50", "block3"))
+    sizes = [sum(map(n_parameters, network.stage_modules(stage))) for stage in network.backbone]
+    assert sum(sizes) == 7_135_296
+    assert sum(sizes[:3]) == 1_444_928  # conv1, block1 and block2 are those of the whole network
+
+
+@pytest.mark.parametrize(
+    ("name", "from_stage"),
+    [
+        (n, stage)
+        for n in NETWORKS
+        for stage in ARCHITECTURES[n].widths
+        if n not in ("resnet101", "resnet152")
+    ],
+)
+def test_slimming_divides_the_channels_of_a_stage_and_of_all_later_ones(name, from_stage):
+    network, whole = build(slim(name, from_stage)), build(spec_of(name))
+    network.module.eval()
+    whole.module.eval()
+    batch = images(32)
+    widths = [{s: out.shape[1] for s, out, _ in record_probes(n, batch)} for n in (network, whole)]
+    names = list(whole.backbone)
+    for stage in names:
+        divided = 2 if names.index(stage) >= names.index(from_stage) else 1
+        assert widths[0][stage] * divided == widths[1][stage]
+    for stage in names[: names.index(from_stage)]:
+        shapes = [{k: v.shape for k, v in n.stage_state(stage).items()} for n in (network, whole)]
+        assert shapes[0] == shapes[1]
+
+
+def test_a_slim_network_can_be_truncated():
+    network = build(slim("resnet18", "block1", truncate_after="block2"))
+    assert network.backbone == ("conv1", "block1", "block2")
+    assert network.module.head.in_features == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "with_auxiliary", "without"), [("inception_v3", 299, 75), ("googlenet", 32, 32)]
+)
+def test_an_auxiliary_head_takes_part_where_the_images_are_large_enough(name, with_auxiliary, without):
+    both = [architecture_of(ArchitectureSpec(name=name, auxiliary=flag)) for flag in (True, False)]
+    assert [entry.smallest_px for entry in both] == [with_auxiliary, without]
+    network, bare = (build(ArchitectureSpec(name=name, auxiliary=flag)) for flag in (True, False))
+    network.module.train()
+    outputs = network.module(images(with_auxiliary))
+    assert isinstance(outputs, tuple)
+    assert all(logits.shape == (2, 5) for logits in outputs)
+    assert network.auxiliary_weight in (0.3, 0.4)
+    assert bare.auxiliary_weight == 0
+    bare.module.train()
+    assert isinstance(bare.module(images(96)), Tensor)
+    assert n_parameters(bare.module) < n_parameters(network.module)
+
+
+def test_the_auxiliary_head_of_inception_needs_every_pixel_of_its_smallest_size():
+    module = build("inception_v3").module.train()
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        module(images(298))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "resnet51"}, r"architecture must be one of .*, got 'resnet51'; did you mean 'resnet\d+'\?"),
+        ({"name": "timm/resnet188"}, "architecture: timm .* has no network 'resnet188'; did you mean"),
+        (
+            {"name": "resnet50", "slim": {"from_stage": "conv1", "factor": 2}},
+            "architecture.slim.from_stage must be one of 'block1', 'block2', 'block3', 'block4', got 'conv1'",
+        ),
+        (
+            {"name": "cbr_tiny", "slim": {"from_stage": "conv1", "factor": 5}},
+            "architecture.slim.factor must divide the channels of every stage, got 5 for the 32 of conv1",
+        ),
+        (
+            {"name": "densenet121", "slim": {"from_stage": "block1", "factor": 2}},
+            "architecture.slim is not known for densenet121, only for cbr_large_t, .*, vgg16_bn",
+        ),
+        (
+            {"name": "resnet50", "truncate_after": "layer2"},
+            "architecture.truncate_after must be one of 'block1', .*'conv1', got 'layer2'",
+        ),
+        (
+            {"name": "resnet50", "head_width": 8},
+            "architecture.head_width must be left out for resnet50, which has no dense layers before its",
+        ),
+        (
+            {"name": "timm/resnet18", "truncate_after": "block1"},
+            "architecture.truncate_after is not known for timm/resnet18, whose modules are no chain",
+        ),
+    ],
+)
+def test_a_shape_that_a_network_cannot_have_is_refused(changes, message):
+    with pytest.raises(SpecError, match=f"^{message}"):
+        architecture_of(ArchitectureSpec.model_validate(changes))
+
+
+def test_a_network_whose_stages_timm_does_not_tell_is_refused(monkeypatch):
+    monkeypatch.setattr(timm_networks, "_features", lambda _network: ["stem"])
+    with pytest.raises(
+        SpecError, match=r"timm does not tell the stages of 'resnet10t'; use another network, or"
+    ):
+        timm_networks.describe_timm("timm/resnet10t")
+
+
+def test_what_has_no_effect_is_at_its_default():
+    def normal(**fields: Any) -> ArchitectureSpec:
+        return normal_architecture(ArchitectureSpec.model_validate(fields))
+
+    assert normal(name="resnet18", auxiliary=False) == ArchitectureSpec(name="resnet18")
+    assert not normal(name="googlenet", auxiliary=False).auxiliary
+    cut = normal(name="googlenet", auxiliary=False, truncate_after="block1")
+    assert cut == ArchitectureSpec(name="googlenet", truncate_after="block1")
+    assert normal(name="vgg16", head_width=8, truncate_after="block1").head_width is None
+
+
+def test_published_weights_belong_to_an_architecture():
+    assert published_name("imagenet", "resnet50") == "torchvision/ResNet50_Weights.IMAGENET1K_V1"
+    assert published_name("imagenet", "timm/resnet18") == "timm/resnet18.a1_in1k"
+    with pytest.raises(SpecError, match=r"^source.weights must be one of 'imagenet', .*\(resnet50\)"):
+        published_name("torchvision/ResNet18_Weights.IMAGENET1K_V1", "resnet50")
+    with pytest.raises(
+        SpecError, match=r"^source.weights: no weights are published for cbr_tiny; pretrain it"
+    ):
+        published_name("imagenet", "cbr_tiny")
 
 
 def tiny_module() -> nn.Module:
@@ -252,8 +505,5 @@ def test_a_stage_owns_whole_module_names_only():
     assert not stage.holds("conv10.weight")
 
 
-def test_unknown_architecture_is_named_with_a_suggestion():
-    with pytest.raises(
-        SpecError, match=r"architecture must be one of .*'resnet50', got 'resnet51'; did you mean"
-    ):
-        find_architecture("resnet51")
+def test_a_parameter_of_the_network_itself_can_belong_to_a_stage():
+    assert Stage("block1", ("cls_token",), "blocks.0").holds("cls_token")

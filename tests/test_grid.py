@@ -14,7 +14,8 @@ from study import grid
 from study.config import parse_study
 from study.grid import Expansion, Resources, expand
 from trainables.errors import StudyFileError, WeightsError
-from trainables.identity import file_digest, resolve, trial_id
+from trainables.identity import trial_id
+from trainables.resolution import file_digest, resolve
 from trainables.spec import Adam, Sgd
 
 BASE: dict[str, Any] = {
@@ -145,11 +146,11 @@ def test_trials_are_distinct_resolved_and_come_after_their_sources(
         assert trial.trial_id == trial_id(trial.spec)
         assert resolve(trial.spec) == trial.spec
         source = trial.spec.init.source
-        assert (trial.parent_id is None) == (source is None)
+        assert (trial.parent_ids == ()) == (source is None)
         if source is not None and source.trial is not None:
-            assert trial.parent_id == trial_id(source.trial)
-            assert position[trial.parent_id] < position[trial.trial_id]
-    needed = {trial.parent_id for trial in found.trials}
+            assert trial.parent_ids == (trial_id(source.trial),)
+            assert position[trial.parent_ids[0]] < position[trial.trial_id]
+    needed = {parent for trial in found.trials for parent in trial.parent_ids}
     assert all(trial.trial_id in needed for trial in found.trials if trial.is_source)
 
 
@@ -281,9 +282,9 @@ def test_one_source_is_trained_once_for_all_that_need_it() -> None:
     sources = [trial for trial in found.trials if trial.is_source]
     assert len(sources) == 1
     assert len(targets(found)) == 3 * 2 * 3
-    assert {trial.parent_id for trial in found.trials if trial.axes.get("init") == "random"} == {None}
-    assert {t.parent_id for t in found.trials if t.axes.get("init") in ("pretrained", "mean_var")} == {
-        sources[0].trial_id
+    assert {trial.parent_ids for trial in found.trials if trial.axes.get("init") == "random"} == {()}
+    assert {t.parent_ids for t in found.trials if t.axes.get("init") in ("pretrained", "mean_var")} == {
+        (sources[0].trial_id,)
     }
 
 
@@ -298,8 +299,8 @@ def test_each_architecture_has_its_own_pretraining() -> None:
 def test_ancestors_come_before_their_descendants() -> None:
     source = {**BASE["source"], "source": {"dataset": "digits", "source": {"dataset": "digits_0_4"}}}
     found = expansion(source=source, grid={"init": ["pretrained"]})
-    parents = [trial.parent_id for trial in found.trials]
-    assert parents == [None, *ids(found)[:3]]
+    parents = [trial.parent_ids for trial in found.trials]
+    assert parents == [(), *((identity,) for identity in ids(found)[:3])]
     assert [trial.is_source for trial in found.trials] == [True, True, True, False]
 
 
@@ -327,8 +328,9 @@ def test_published_weights_can_be_zipped_with_the_architecture() -> None:
     zipped = [
         {
             "architecture": ["resnet18", "resnet50"],
+            "dataset.channels": [3, 3],
             "source": [
-                {"weights": "torchvision/ResNet18_Weights.IMAGENET1K_V1"},
+                {"weights": "imagenet"},
                 {"weights": "torchvision/ResNet50_Weights.IMAGENET1K_V2"},
             ],
         }
@@ -339,7 +341,7 @@ def test_published_weights_can_be_zipped_with_the_architecture() -> None:
         "torchvision/ResNet18_Weights.IMAGENET1K_V1",
         "torchvision/ResNet50_Weights.IMAGENET1K_V2",
     ]
-    assert all(trial.parent_id is None for trial in found.trials)
+    assert all(trial.parent_ids == () for trial in found.trials)
     assert found.merged == 0
 
 
@@ -462,9 +464,9 @@ def test_a_weight_file_is_looked_up_once_and_known_by_its_digest(
     (tmp_path / "w.pth").write_bytes(b"weights")
     read: list[Path] = []
 
-    def noted(path: Path) -> str:
+    def noted(path: Path, *, field: str) -> str:
         read.append(path)
-        return file_digest(path)
+        return file_digest(path, field=field)
 
     monkeypatch.setattr(grid, "file_digest", noted)
     monkeypatch.setenv("TRANSFUSION_DATA", str(tmp_path))

@@ -242,6 +242,25 @@ def test_folder_linked_into_itself_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "scans", "is nested too deeply; does a link lead back to its folder?")
 
 
+def test_folder_that_may_not_be_listed_is_refused_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "scans", image_tree(None))
+    locked, scandir = tmp_path / "scans" / "ill", os.scandir
+
+    def scandir_of_another_user(folder: Path) -> object:
+        if folder == locked:
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir_of_another_user)
+    assert_refused(
+        tmp_path / "scans",
+        f"scans: the folder {locked} cannot be listed (Permission denied); "
+        "give yourself the right to read it",
+    )
+
+
 @pytest.mark.parametrize("name", ["../ill/0.png", "/ill/0.png", "scans/../../ill/0.png"])
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_archive_that_reaches_out_is_refused(name: str, suffix: str, tmp_path: Path) -> None:

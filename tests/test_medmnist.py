@@ -1,15 +1,33 @@
 """Files of MedMNIST's layout, official or home-made; everything else is refused with a reason."""
 
 import re
+import tracemalloc
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.image_trees import SIDE, medmnist_arrays, picture
+from tests.miniatures.folders import write_medmnist
+from trainables.datasets.catalog import find_dataset
+from trainables.datasets.decoding import decode
 from trainables.datasets.medmnist import read_medmnist
 from trainables.datasets.medmnist_flags import FLAGS, classes_of, flag_of
+from trainables.datasets.packed import pack
+from trainables.datasets.published import MEDMNIST
+from trainables.datasets.table import Table
 from trainables.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
+
+
+def pixels(table: Table, *, channels: int = 1) -> np.ndarray:
+    return pack(table.images, name=table.name, size_px=SIDE, channels=channels)[table.rows]
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> Path:
@@ -29,7 +47,7 @@ def test_splits_labels_and_pixels_are_those_of_the_file(tmp_path: Path) -> None:
         part = table.take(table.splits == split)
         assert list(part.sample_ids) == [f"{split}/{number:06d}" for number in range(n)]
         np.testing.assert_array_equal(part.labels, arrays[f"{split}_labels"][:, 0])
-        np.testing.assert_array_equal(table.images.pixels[part.rows], arrays[f"{split}_images"])
+        np.testing.assert_array_equal(pixels(part)[:, 0], arrays[f"{split}_images"])
     assert table.labels.dtype == np.int64
     assert table.classes == ("0", "1")
 
@@ -75,6 +93,20 @@ def test_classes_of_a_flag_are_different_names(flag: str) -> None:
     assert len(set(FLAGS[flag])) == len(FLAGS[flag]) >= 2
 
 
+@pytest.mark.parametrize("flag", FLAGS)
+def test_catalog_knows_every_set_in_every_size(flag: str, tmp_path: Path) -> None:
+    for size_px in (28, 64, 128, 224):
+        fields = find_dataset(flag if size_px == 28 else f"{flag}_{size_px}")
+        assert (flag_of(fields["path"]), fields["size_px"]) == (flag, size_px)
+        write_medmnist(tmp_path, flag, size_px=size_px, n=len(FLAGS[flag]))
+        table = read_medmnist(tmp_path / fields["path"])
+        assert table.classes == FLAGS[flag]
+        assert table.is_multilabel == (flag == "chestmnist")
+        _number, read = next(table.images.contents())
+        image = decode(read())
+        assert (len(image.getbands()), image.size) == (fields["channels"], (size_px, size_px))
+
+
 def test_absent_file_names_the_variable(tmp_path: Path) -> None:
     assert_refused(
         tmp_path / "mine.npz",
@@ -91,12 +123,74 @@ def test_truncated_file_is_refused(share: float, tmp_path: Path) -> None:
     assert_refused(path, "mine.npz: expected an .npz archive of plain arrays, and it cannot be read (")
 
 
-def test_file_with_a_damaged_array_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.npz", medmnist_arrays())
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_file_with_damaged_images_is_refused_when_they_are_read(
+    save: Callable[..., None], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.npz"
+    save(path, **medmnist_arrays(splits={"train": 12}))
     content = bytearray(path.read_bytes())
-    content[300] ^= 0xFF
+    content[900] ^= 0xFF
     path.write_bytes(content)
-    assert_refused(path, "mine.npz: expected an .npz archive of plain arrays, and it cannot be read (")
+    with pytest.raises(DataError, match=r"^mine\.npz: expected an \.npz archive of plain arrays"):
+        pixels(read_medmnist(path))
+
+
+def test_images_longer_than_their_header_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.npz", medmnist_arrays(splits={"train": 12}))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + b"x" * (name == "train_images.npy"))
+    with pytest.raises(DataError, match="cannot be read \\(train_images is longer than its header says\\)"):
+        pixels(read_medmnist(path))
+
+
+def test_colours_keep_their_channels_apart(tmp_path: Path) -> None:
+    arrays = medmnist_arrays(channels=3)
+    table = read_medmnist(write(tmp_path / "mine.npz", arrays))
+    together = np.concatenate([arrays[f"{split}_images"] for split in ("train", "val", "test")])
+    np.testing.assert_array_equal(pixels(table, channels=3), together.transpose(0, 3, 1, 2))
+
+
+def test_images_stored_column_by_column_are_refused(tmp_path: Path) -> None:
+    arrays = medmnist_arrays()
+    arrays["val_images"] = np.asfortranarray(arrays["val_images"])
+    assert_refused(
+        write(tmp_path / "mine.npz", arrays),
+        "mine.npz: val_images: expected image after image, found an array stored column by column; "
+        "save np.ascontiguousarray(images)",
+    )
+
+
+def test_listing_does_not_read_the_images(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    np.savez(
+        path,
+        **(
+            medmnist_arrays()
+            | {"train_images": np.zeros((12, 1024, 1024), np.uint8)}
+            | {f"{s}_images": np.zeros((6, 1024, 1024), np.uint8) for s in ("val", "test")}
+        ),
+    )
+    tracemalloc.start()
+    table = read_medmnist(path)
+    listed = tracemalloc.get_traced_memory()[1]
+    for _number, read in table.images.contents():
+        read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert listed < 2e6
+    assert peak < 8e6  # of 24 MB
+
+
+def test_counts_on_disk_are_in_the_terms_of_the_publisher(tmp_path: Path) -> None:
+    table = read_medmnist(write(tmp_path / "mine.npz", medmnist_arrays()))
+    assert table.on_disk is not None
+    assert table.on_disk.splits == {"train": 12, "val": 6, "test": 6}
+    assert set(MEDMNIST) == set(FLAGS)
+    assert all(set(published.splits) == set(table.on_disk.splits) for published in MEDMNIST.values())
 
 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
@@ -107,7 +201,9 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
 
 def test_file_of_another_kind_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:
     (tmp_path / "mine.npz").write_bytes(b"<html>sign in</html>")
-    assert_refused(tmp_path / "mine.npz", "and it cannot be read (no zip file); download or write it anew")
+    assert_refused(
+        tmp_path / "mine.npz", "and it cannot be read (File is not a zip file); download or write it anew"
+    )
 
 
 def test_single_array_is_refused(tmp_path: Path) -> None:

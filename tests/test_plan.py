@@ -30,7 +30,7 @@ def first(kind: str) -> object:
 def test_parents_come_before_their_children_and_children_wait() -> None:
     seen: set[str] = set()
     for entry in EMPTY.entries:
-        assert entry.trial.parent_id is None or entry.trial.parent_id in seen
+        assert set(entry.trial.parent_ids) <= seen
         seen.add(entry.trial_id)
     counts = EMPTY.counts()
     assert counts == {State.TO_RUN: 4, State.WAITING: 15}
@@ -57,7 +57,7 @@ def test_each_status_of_a_record_is_a_state_with_its_reason() -> None:
 
 def test_a_child_waits_until_its_parent_is_finished_and_says_if_it_failed() -> None:
     child = first("pretrained")
-    parent = next(e for e in EMPTY.entries if e.trial_id == child.trial.parent_id)  # type: ignore[attr-defined]
+    parent = next(e for e in EMPTY.entries if (e.trial_id,) == child.trial.parent_ids)  # type: ignore[attr-defined]
     failed = make_plan(DEMO, [record(parent, status="failed", cause="boom")])
     label = parent.trial.spec.label
     assert state_of(failed, child.trial_id) == (State.WAITING, f"for {label}, which failed: boom")  # type: ignore[attr-defined]

@@ -413,3 +413,17 @@ def test_the_environment_names_versions_and_commit() -> None:
     environment = describe_environment(torch.device("cpu"))
     assert torch.__version__.startswith(environment.details["packages"]["torch"])
     assert environment.tags["device"] == "cpu"
+
+
+def test_runs_of_another_version_are_counted_and_left_out(store: Store) -> None:
+    open_writer(store, seed=1).finish()
+    for seed in (2, 3):
+        writer = open_writer(store, seed=seed)
+        old = {**tiny_trial(seed=seed).model_dump(mode="json"), "spec_version": 1}
+        store.client.set_tag(writer.run_id, "spec", json.dumps(old))
+    reader = RecordReader(store)
+    assert [record.spec.seed for record in reader.trials()] == [1]
+    (notice,) = reader.notices
+    assert notice.startswith("2 runs were written by another version of this program")
+    with pytest.raises(TrackingError, match=r"its spec has version 1, this program has 2; use the program"):
+        reader.trial(trial_id(tiny_trial(seed=3)))

@@ -13,10 +13,10 @@ from study.plan import Plan, PlanEntry, State
 from study.search import LOST_WORKERS_PER_TRIAL, DagSearcher
 
 
-def entry(number: int, parent: int | None = None, state: State = State.TO_RUN) -> PlanEntry:
+def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
     trial: Any = SimpleNamespace(
         trial_id=f"t{number}",
-        parent_id=None if parent is None else f"t{parent}",
+        parent_ids=tuple(f"t{parent}" for parent in parents),
         spec=SimpleNamespace(label=f"trial {number}"),
     )
     return PlanEntry(trial, state, None, "")
@@ -43,16 +43,16 @@ def suggest(searcher: DagSearcher, tune_id: str) -> str | None:
 @st.composite
 def lineages(draw: st.DrawFn) -> list[PlanEntry]:
     size = draw(st.integers(1, 12))
-    parents = [draw(st.none() | st.integers(0, i - 1)) if i else None for i in range(size)]
-    return [entry(i, parent) for i, parent in enumerate(parents)]
+    parents = [draw(st.sets(st.integers(0, i - 1), max_size=2)) if i else set() for i in range(size)]
+    return [entry(i, *sorted(of_one)) for i, of_one in enumerate(parents)]
 
 
 @given(entries=lineages(), data=st.data(), slots=st.integers(1, 4))
-def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
+def test_every_trial_is_accounted_for_once_and_never_before_its_parents(
     entries: list[PlanEntry], data: st.DataObject, slots: int
 ) -> None:
     searcher = make_searcher(*entries)
-    parent_of = {e.trial_id: e.trial.parent_id for e in entries}
+    parents_of = {e.trial_id: e.trial.parent_ids for e in entries}
     in_flight: dict[str, str] = {}
     finished: list[str] = []
     for tick in range(500):
@@ -60,7 +60,7 @@ def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
         if suggestion == "FINISHED":
             break
         if suggestion is not None:
-            assert parent_of[suggestion] is None or parent_of[suggestion] in finished
+            assert set(parents_of[suggestion]) <= set(finished)
             assert suggestion not in (*in_flight.values(), *finished)
             in_flight[f"tune{tick}"] = suggestion
             continue
@@ -77,12 +77,12 @@ def test_every_trial_is_accounted_for_once_and_never_before_its_parent(
     else:
         pytest.fail("the searcher never finished")
     accounted = [*finished, *searcher.failed, *searcher.not_run]
-    assert sorted(accounted) == sorted(parent_of)
+    assert sorted(accounted) == sorted(parents_of)
     assert searcher.given_up.items() <= searcher.failed.items()
 
 
 def test_children_start_the_moment_their_parent_is_committed_and_parents_go_first() -> None:
-    searcher = make_searcher(entry(0), entry(1), entry(2, parent=1), entry(3, parent=1))
+    searcher = make_searcher(entry(0), entry(1), entry(2, 1), entry(3, 1))
     assert suggest(searcher, "a") == "t1"  # a parent, though later in the plan
     assert suggest(searcher, "b") == "t0"
     assert suggest(searcher, "c") is None
@@ -92,7 +92,7 @@ def test_children_start_the_moment_their_parent_is_committed_and_parents_go_firs
 
 
 def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goes_on() -> None:
-    searcher = make_searcher(entry(0), entry(1, parent=0), entry(2, parent=1), entry(3))
+    searcher = make_searcher(entry(0), entry(1, 0), entry(2, 1), entry(3))
     assert suggest(searcher, "a") == "t0"
     searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "train_loss became nan"})
     assert searcher.failed == {"t0": "train_loss became nan"}
@@ -123,7 +123,7 @@ def test_a_worker_that_is_lost_after_its_trial_has_moved_on_does_not_count() -> 
 
 
 def test_a_trial_that_another_process_trains_is_left_to_it_with_its_children() -> None:
-    searcher = make_searcher(entry(0), entry(1, parent=0))
+    searcher = make_searcher(entry(0), entry(1, 0))
     suggest(searcher, "a")
     searcher.on_trial_complete(trial_id="a", result={"status": "taken over"})
     assert searcher.not_run.keys() == {"t0", "t1"}
@@ -134,9 +134,9 @@ def test_a_trial_that_another_process_trains_is_left_to_it_with_its_children() -
 def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kept() -> None:
     entries = (
         entry(0, state=State.DONE),
-        entry(1, parent=0),
+        entry(1, 0),
         entry(2, state=State.FAILED),
-        entry(3, parent=2),
+        entry(3, 2),
     )
     searcher = make_searcher(*entries)
     assert [suggest(searcher, name) for name in "ab"] == ["t2", "t1"]
@@ -147,7 +147,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kep
 
 
 def test_a_trial_stopped_by_a_signal_is_neither_done_nor_failed() -> None:
-    searcher = make_searcher(entry(0), entry(1, parent=0))
+    searcher = make_searcher(entry(0), entry(1, 0))
     suggest(searcher, "a")
     searcher.on_trial_complete(trial_id="a", result={"status": "running"})
     assert searcher.stopped == ["t0"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.datasets.splits import draw_fraction, draw_splits
+from trainables.datasets.splits import draw_fraction, draw_per_class, draw_splits
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -156,3 +156,53 @@ def test_a_fraction_is_met_as_closely_as_whole_groups_allow(fraction: float, n_g
     groups = np.repeat([f"{number}" for number in range(10)], 10)
     kept = draw_fraction(np.ones((100, 1), bool), groups, fraction=fraction, seed=0)
     assert len(np.unique(groups[kept])) == n_groups
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.integers(0, 10_000), seed=st.integers(0, 10_000), n=st.tuples(*[st.integers(1, 60)] * 2))
+def test_a_smaller_budget_is_part_of_a_larger_and_neither_is_exceeded(
+    data: int, seed: int, n: tuple[int, int]
+) -> None:
+    membership, groups = patients(data)
+    kept = [draw_per_class(membership, groups, n=each, seed=seed) for each in sorted(n)]
+    assert not (kept[0] & ~kept[1]).any()
+    for budget, chosen in zip(sorted(n), kept, strict=True):
+        assert membership[chosen].any(0).all()
+        largest = max(np.unique(groups, return_counts=True)[1])
+        n_first = membership.shape[1]  # the groups that are kept whatever their size
+        assert membership[chosen].sum(0).max() <= budget + n_first * largest
+        for group in np.unique(groups):
+            assert len(set(chosen[groups == group])) == 1
+
+
+@pytest.mark.parametrize("n", [1, 7, 40, 100])
+def test_a_budget_of_single_images_is_met_in_every_class(n: int) -> None:
+    labels = np.repeat([0, 1], [1000, 40])
+    groups = np.array([f"{number}" for number in range(len(labels))])
+    kept = draw_per_class(one_hot(labels), groups, n=n, seed=3)
+    assert [kept[labels == number].sum() for number in (0, 1)] == [n, min(n, 40)]
+
+
+def test_groups_that_do_not_fit_in_a_budget_are_left_out_but_the_first() -> None:
+    groups = np.repeat([f"{number}" for number in range(10)], 4)
+    whole = np.ones((40, 1), bool)
+    assert draw_per_class(whole, groups, n=11, seed=0).sum() == 8
+    assert draw_per_class(whole, groups, n=3, seed=0).sum() == 4
+
+
+def test_a_budget_does_not_depend_on_the_order_of_the_samples() -> None:
+    membership, groups = patients(2)
+    shuffled = np.random.default_rng(0).permutation(len(groups))
+    kept = draw_per_class(membership, groups, n=12, seed=0)
+    again = draw_per_class(membership[shuffled], groups[shuffled], n=12, seed=0)
+    np.testing.assert_array_equal(kept[shuffled], again)
+
+
+def test_a_budget_holds_for_samples_of_several_labels_and_of_none() -> None:
+    rng = np.random.default_rng(0)
+    membership = rng.random((300, 3)) < (0.5, 0.2, 0.05)
+    groups = np.array([f"{number}" for number in range(300)])
+    kept = draw_per_class(membership, groups, n=20, seed=0)
+    assert membership[kept].sum(0).max() <= 20 + 4
+    assert (~membership[kept].any(1)).sum() <= 20
+    assert membership[kept].any(0).all()

@@ -11,7 +11,8 @@ from study.sections import Study
 from study.yaml_lines import NotReadableError, read_yaml
 from tests.study_mistakes import GOOD, MISTAKES
 from trainables.errors import SpecError, StudyFileError
-from trainables.identity import resolve, trial_id
+from trainables.identity import trial_id
+from trainables.resolution import resolve
 from trainables.spec import parse_trial
 
 

@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.conftest import tiny_trial
+from trainables.architectures.catalog import Stage
+from trainables.architectures.stages import Network
 from trainables.architectures.stages import build_network as build
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
 from trainables.datasets.loading import Dataset, load_dataset
 from trainables.errors import NotFiniteError
+from trainables.schedules import evaluation_steps, learning_rate
 from trainables.seeding import seeded
+from trainables.selection import Selection
 from trainables.spec import EvaluationSpec, TrainingSpec, parse_trial
-from trainables.training import Selection, Training, evaluation_steps, learning_rate
+from trainables.training import Training
 
 CPU = torch.device("cpu")
 
@@ -52,15 +56,20 @@ def run_to_end(training: Training, *, pause: Callable[[], bool] = lambda: False)
 
 
 def weights(training: Training) -> torch.Tensor:
-    return nn.utils.parameters_to_vector(training.network.module.parameters()).detach()
+    return torch.cat([p.detach().flatten() for p in training.network.module.parameters()])
 
 
 def without_time(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "train_seconds"} for row in metrics]
 
 
-RECIPES = {
+RECIPES: dict[str, dict[str, object]] = {
     "momentum": {},
+    "in parts": {"micro_batch_size": 5, "gradient_clip": 0.5},
+    "frozen": {"trainable": "first_last"},
+    "half precision": {"precision": "bfloat16", "channels_last": True},
+    "everything drawn": {"augment": {"crop_area": [0.5, 1.0], "rotation_degrees": 10.0, "brightness": 0.2}},
+    "balanced": {"class_weights": "balanced", "batch_norm_momentum": 0.8},
     "adam": {"optimizer": {"kind": "adam", "lr": 0.001}},
     "augmented": {"augment": {"horizontal_flip": True, "shift_px": 2}},
     "scheduled": {"schedule": {"kind": "step", "warmup_epochs": 0.2, "milestones_epochs": [0.5]}},
@@ -228,3 +237,136 @@ def test_a_state_holds_no_hyper_parameters(dataset: Dataset) -> None:
     state = make_training(dataset).take_state()
     assert isinstance(state, Contents)
     assert "lr" not in str(state.facts)
+
+
+def without_batch_norm(training: Training) -> None:
+    """Let batch norms use their running statistics, which do not depend on the batch."""
+
+    def freeze_statistics(norm: nn.Module, _inputs: object) -> None:
+        norm.eval()
+
+    for module in training.network.module.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(freeze_statistics)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_in_parts_the_gradient_is_that_of_the_whole_batch(dataset: Dataset, size: int) -> None:
+    whole = make_training(dataset, class_weights="balanced")
+    parts = make_training(dataset, class_weights="balanced", micro_batch_size=size)
+    for training in (whole, parts):
+        without_batch_norm(training)
+        training.train_until(3)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
+    assert parts.evaluate()["train_loss"] == pytest.approx(whole.evaluate()["train_loss"], rel=1e-5)
+
+
+def test_a_clipped_gradient_is_no_longer_than_asked_for(dataset: Dataset) -> None:
+    training = make_training(dataset, gradient_clip=0.01)
+    norms = []
+    step = training.optimizer.step
+
+    def noting(*arguments: object) -> None:
+        gradients = [p.grad for p in training.network.module.parameters() if p.grad is not None]
+        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+        step(*arguments)
+
+    training.optimizer.step = noting  # type: ignore[method-assign]
+    training.train_until(3)
+    assert norms == pytest.approx([0.01] * 3, rel=1e-3)
+
+
+def test_kept_statistics_are_the_complement_of_torchs_momentum(dataset: Dataset) -> None:
+    training = make_training(dataset, batch_norm_momentum=0.75)
+    momenta = {m.momentum for m in training.network.module.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "moved"),
+    [
+        ("all", ["conv1", "conv2", "conv3", "conv4", "head"]),
+        ("head", ["head"]),
+        ("first", ["conv1", "head"]),
+        ("first_last", ["conv1", "conv4", "head"]),
+        ({"first": 0, "last": 2}, ["conv3", "conv4", "head"]),
+    ],
+)
+@pytest.mark.parametrize("statistics", ["fixed", "updated"])
+def test_only_what_is_trainable_moves(
+    dataset: Dataset, trainable: object, moved: list[str], statistics: str
+) -> None:
+    spec = training_spec(trainable=trainable).trainable.model_copy(update={"frozen_statistics": statistics})
+    training = make_training(dataset, trainable=spec.model_dump(), optimizer={"lr": 0.1, "weight_decay": 0.1})
+    before = {key: value.clone() for key, value in training.network.module.state_dict().items()}
+    run_to_end(training)
+    network = training.network
+
+    def changed(stage: str, *, running: bool) -> bool:
+        state = network.stage_state(stage)
+        statistics = {key for key in state if key.endswith(("_mean", "_var", "_tracked"))}
+        keys = statistics if running else state.keys() - statistics
+        return any(not torch.equal(state[key], before[key]) for key in keys)
+
+    assert [stage.name for stage in network.stages if changed(stage.name, running=False)] == moved
+    of_statistics = [name for name in network.backbone if changed(name, running=True)]
+    expected = network.backbone if statistics == "updated" else [n for n in network.backbone if n in moved]
+    assert of_statistics == list(expected)
+
+
+def test_weights_stay_in_full_precision(dataset: Dataset) -> None:
+    half, full = make_training(dataset, precision="bfloat16"), make_training(dataset)
+    for training in (half, full):
+        run_to_end(training)
+    assert {value.dtype for value in half.network.module.parameters()} == {torch.float32}
+    difference = (weights(half) - weights(full)).abs().max()
+    assert 0 < float(difference) < 0.05
+
+
+def test_images_are_drawn_in_proportion_to_their_weights(dataset: Dataset) -> None:
+    n_train = len(dataset.train.labels)
+    sample_weights = np.where(dataset.train.labels == 1, 3.0, 1.0)
+    sample_weights[0] = 0.0
+    with seeded(0, "weights"):
+        network = build("cbr_tiny", n_outputs=dataset.n_outputs, channels=1)
+    training = Training(network, dataset, training_spec(), seed=0, device=CPU, sample_weights=sample_weights)
+    drawn = np.concatenate([training._order(epoch) for epoch in range(200)])
+    assert len(training._order(0)) == n_train
+    assert not np.array_equal(training._order(0), training._order(1))
+    shares = np.bincount(drawn, minlength=n_train) / len(drawn)
+    assert shares[0] == 0
+    expected = sample_weights / sample_weights.sum()
+    sd = np.sqrt(expected / len(drawn))
+    assert (np.abs(shares - expected) <= 6 * sd + 1e-12).all()
+
+
+class TwoHeads(nn.Module):
+    """Returns what a network with an auxiliary head does: two logits while it trains, one otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(8))
+        self.head, self.side = nn.Linear(8, 2), nn.Linear(8, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        features = self.body(images)
+        return (self.head(features), self.side(features)) if self.training else self.head(features)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_an_auxiliary_head_takes_part_in_the_loss_by_its_weight(dataset: Dataset, weight: float) -> None:
+    module = TwoHeads()
+    module(torch.zeros(1, 1, dataset.train.images.shape[2], dataset.train.images.shape[3]))
+    stages = (Stage("conv1", ("body",), "body"), Stage("head", ("head", "side"), "head"))
+    training = Training(
+        Network(module, stages, auxiliary_weight=weight), dataset, training_spec(), seed=0, device=CPU
+    )
+    images, labels = training._training_batch()
+    module.train()
+    main, side = module(images)
+    expected = training.objective.loss(main, labels) + weight * training.objective.loss(side, labels)
+    torch.testing.assert_close(training._loss(images, labels), expected)
+    before = module.side.weight.detach().clone()
+    training.train_until(1)
+    assert torch.equal(module.side.weight, before) == (weight == 0)
+    assert set(training.evaluate()) >= {"val_auroc", "train_loss"}

@@ -11,14 +11,15 @@ from torch import Tensor
 from tests.conftest import tiny_trial
 from trainables.errors import TrackingError
 from trainables.identity import trial_id
+from trainables.progress import Progress
 from trainables.record import RecordReader, Store, TrialRecord, open_store
 from trainables.spec import RunOptions, TrialSpec
-from trainables.trial import Progress, run_trial
+from trainables.trial import run_trial
 
 
 @pytest.fixture(autouse=True)
 def every_evaluation_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.trial.REPORT_AT_MOST_EVERY_S", -1.0)
+    monkeypatch.setattr("trainables.progress.REPORT_AT_MOST_EVERY_S", -1.0)
 
 
 EVERY_EVALUATION = RunOptions(state_every_s=0.0)
@@ -167,7 +168,7 @@ def test_a_bug_leaves_its_traceback_in_the_record(store: Store, monkeypatch: pyt
     def explode(*_: object, **__: object) -> None:
         raise ZeroDivisionError("somewhere")
 
-    monkeypatch.setattr("trainables.trial.Training", explode)
+    monkeypatch.setattr("trainables.gradient_trial.Training", explode)
     *_, last = start(store, tiny_trial())
     assert last.cause == "ZeroDivisionError: somewhere"
     with store.artifact(find(store, tiny_trial()).run_id, "traceback.txt") as file:

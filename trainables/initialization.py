@@ -4,42 +4,71 @@ A network arrives with the framework's random weights; an initialization overwri
 and never touches the head.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from trainables.architectures.catalog import HEAD
 from trainables.architectures.stages import Network
 from trainables.errors import WeightsError
-from trainables.spec import HEAD, InitSpec
+from trainables.gabor import SMALLEST_KERNEL_PX, gabor_bank
+from trainables.source_fit import Source, check_fit
+from trainables.spec import InitSpec
 
-_LISTED = 6
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 _SAMPLED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-Source = Mapping[str, Tensor]
-
 
 def initialize(
-    network: Network, init: InitSpec, *, source_state: Source | None, generator: torch.Generator
+    network: Network,
+    init: InitSpec,
+    *,
+    source_state: Source | None,
+    generator: torch.Generator,
+    whole: Network | None = None,
 ) -> None:
     """Give a network, which holds its random weights already, the weights that `init` asks for.
 
     Args:
         init: as it stands in a resolved spec (a depth is a number).
-        source_state: the pretrained weights, under the network's own names; None for `random`. Its head
-            may have any shape or be absent.
+        source_state: the pretrained weights, under the network's own names; None for `random`, and for a
+            `gabor` that keeps its scale. Its head may have any shape or be absent.
         generator: on the CPU; draws what is drawn.
+        whole: the network before it was truncated, perhaps on the meta device: the source may hold all its
+            stages. None if nothing was dropped.
 
     Raises:
-        WeightsError: the source does not fit the network; nothing has been changed.
+        WeightsError: the source does not fit the network, or the network has no place for Gabor filters;
+            nothing has been changed.
     """
-    if init.kind != "random":
-        if source_state is None:
-            raise ValueError(f"init.kind {init.kind} needs source_state")
-        _check_fit(network, source_state)
+    if init.kind not in ("random", "gabor") and source_state is None:
+        raise ValueError(f"init.kind {init.kind} needs source_state")
+    copied, drawn = _copied_stages(network, init), _drawn_keys(network, init)
+    if source_state is not None:
+        check_fit(network, source_state, copied=copied, drawn=drawn, whole=whole or network)
     with torch.no_grad():
         INITIALIZATIONS[init.kind](network, init, source_state or {}, generator)
+
+
+def _copied_stages(network: Network, init: InitSpec) -> tuple[str, ...]:
+    if init.kind != "transfusion":
+        return network.backbone if init.kind == "pretrained" else ()
+    if not isinstance(init.depth, int) or init.depth > len(network.backbone):
+        raise ValueError(f"init must be resolved: its depth a number of stages, got {init.depth!r}")
+    return network.backbone[: init.depth]
+
+
+def _drawn_keys(network: Network, init: InitSpec) -> tuple[str, ...]:
+    """Return the keys of the source of which only mean and variance are used."""
+    if init.kind == "gabor":
+        return (f"{_first_convolution(network)[0]}.weight",)
+    if "mean_var" not in (init.kind, init.rest):
+        return ()
+    modules = _sampled_modules(network, init)
+    return tuple(
+        f"{name}.{leaf}" for name, module in modules for leaf, _ in module.named_parameters(recurse=False)
+    )
 
 
 def _leave_random(network: Network, init: InitSpec, source: Source, generator: torch.Generator) -> None:
@@ -56,37 +85,69 @@ def _transfuse(network: Network, init: InitSpec, source: Source, generator: torc
     With `rest: mean_var` the whole backbone is sampled before the copy, so that trials of one seed and
     different depths have the same weights wherever both are sampled.
     """
-    if not isinstance(init.depth, int) or init.depth > len(network.backbone):
-        raise ValueError(f"init must be resolved: its depth a number of stages, got {init.depth!r}")
     if init.rest == "mean_var":
         _sample_backbone(network, init, source, generator)
-    _copy_stages(network, network.backbone[: init.depth], source)
+    _copy_stages(network, _copied_stages(network, init), source)
 
 
 def _sample_backbone(network: Network, init: InitSpec, source: Source, generator: torch.Generator) -> None:
-    """Draw every convolution and linear tensor from a normal with the source tensor's mean and sd.
+    """Draw every convolution and linear tensor from a normal with the source tensor's mean and variance.
 
-    What the paper did with batch norm is not known. Here its affine part is reset to 1 and 0 and its
-    statistics to 0 and 1: sampled like the rest, the running variances would be negative, and the network
-    NaN when evaluated.
+    What the paper did with norm layers is not known. Here scale and shift are reset to 1 and 0, or with
+    `init.norm` mean_var drawn like the weights. Running statistics are always reset to 0 and 1: drawn like
+    the rest, the running variances would in part be negative, and the network NaN when evaluated.
+    Parameters of any other layer (the class token of a ViT, layer scales) keep the framework's values.
     """
-    for stage in network.backbone:
-        for path in network.stage(stage).modules:
-            for name, module in network.module.get_submodule(path).named_modules(prefix=path):
-                _sample_module(name, module, source, generator)
+    for _, module in _backbone_modules(network):
+        if isinstance(module, _NORMS):
+            module.reset_parameters()
+    for name, module in _sampled_modules(network, init):
+        for leaf, parameter in module.named_parameters(recurse=False):
+            pretrained = source[f"{name}.{leaf}"].to("cpu", torch.float64)
+            noise = torch.randn(parameter.shape, generator=generator)
+            # correction=0: the sd of a single value is 0, not NaN.
+            parameter.copy_(pretrained.mean() + pretrained.std(correction=0) * noise)
 
 
-def _sample_module(name: str, module: nn.Module, source: Source, generator: torch.Generator) -> None:
-    if isinstance(module, _NORMS):
-        module.reset_parameters()
-        return
-    for leaf, parameter in module.named_parameters(prefix=name, recurse=False):
-        if not isinstance(module, _SAMPLED):
-            raise TypeError(f"mean_var has no rule for {leaf}, a parameter of a {type(module).__name__}")
-        pretrained = source[leaf].to("cpu", torch.float64)
-        noise = torch.randn(parameter.shape, generator=generator)
-        # correction=0: the sd of a single value is 0, not NaN.
-        parameter.copy_(pretrained.mean() + pretrained.std(correction=0) * noise)
+def _sampled_modules(network: Network, init: InitSpec) -> Iterator[tuple[str, nn.Module]]:
+    kinds = (*_SAMPLED, *_NORMS) if init.norm == "mean_var" else _SAMPLED
+    return ((name, module) for name, module in _backbone_modules(network) if isinstance(module, kinds))
+
+
+def _backbone_modules(network: Network) -> Iterator[tuple[str, nn.Module]]:
+    head = network.stage(HEAD)
+    return ((n, module) for n, module in network.module.named_modules() if not head.holds(f"{n}.weight"))
+
+
+def _draw_gabors(network: Network, init: InitSpec, source: Source, generator: torch.Generator) -> None:
+    """Make the first convolution a bank of Gabor filters (Raghu et al. 2019); the rest is random.
+
+    The bank has the standard deviation of the source's first convolution, or else of the random weights it
+    replaces, so that a comparison of the two is not one of scales.
+    """
+    name, convolution = _first_convolution(network)
+    n_filters, channels, kernel_px, _ = convolution.weight.shape
+    bank = gabor_bank(n_filters, channels, kernel_px, generator=generator)
+    like = source.get(f"{name}.weight", convolution.weight).to("cpu", torch.float64)
+    convolution.weight.copy_(bank * (like.std(correction=0) / bank.std(correction=0)))
+
+
+def _first_convolution(network: Network) -> tuple[str, nn.Conv2d]:
+    stage = network.stages[0]
+    for name, module in network.module.named_modules():
+        if isinstance(module, nn.Conv2d) and stage.holds(f"{name}.weight"):
+            side = min(module.kernel_size)
+            if side < SMALLEST_KERNEL_PX:
+                raise WeightsError(
+                    f"init.kind gabor: the first convolution must be at least {SMALLEST_KERNEL_PX}x"
+                    f"{SMALLEST_KERNEL_PX} to hold a filter, got {side}x{side} ({name}); "
+                    "use another architecture"
+                )
+            return name, module
+    raise WeightsError(
+        f"init.kind gabor: the first stage must hold a convolution, got none in {stage.name}; "
+        "use another architecture"
+    )
 
 
 def _copy_stages(network: Network, stages: tuple[str, ...], source: Source) -> None:
@@ -101,52 +162,5 @@ INITIALIZATIONS: dict[str, Callable[[Network, InitSpec, Source, torch.Generator]
     "pretrained": _copy_backbone,
     "mean_var": _sample_backbone,
     "transfusion": _transfuse,
+    "gabor": _draw_gabors,
 }
-
-
-def _check_fit(network: Network, source: Source) -> None:
-    """Compare pretrained weights with the backbone of a network, whatever part of them will be used.
-
-    Raises:
-        WeightsError: a key is missing or unexpected, or a tensor has another shape or is not finite; names
-            the keys and says what to do.
-    """
-    expected = {key: value for stage in network.backbone for key, value in network.stage_state(stage).items()}
-    given = {key: value for key, value in source.items() if not network.stage(HEAD).holds(key)}
-    missing = [key for key in expected.keys() - given.keys() if not _may_lack(key)]
-    unexpected = list(given.keys() - expected.keys())
-    shared = expected.keys() & given.keys()
-    misshapen = [key for key in shared if given[key].shape != expected[key].shape]
-    not_finite = [key for key in shared if not given[key].isfinite().all()]
-    shapes = [
-        f"{key} must have shape {tuple(expected[key].shape)}, got {tuple(given[key].shape)}"
-        for key in misshapen
-    ]
-    parts = {"missing": missing, "unexpected": unexpected, "shape": shapes, "not finite": not_finite}
-    report = "; ".join(f"{title}: {_list(keys)}" for title, keys in parts.items() if keys)
-    if report:
-        advice = _advice(missing + unexpected, [(expected[key], given[key]) for key in misshapen])
-        raise WeightsError(f"the pretrained weights do not fit the network. {report}. {advice}")
-
-
-def _may_lack(key: str) -> bool:
-    # Files older than PyTorch 0.4.1, some of torchvision's among them, lack this counter of batch norms.
-    return key.endswith(".num_batches_tracked")
-
-
-def _list(keys: list[str]) -> str:
-    keys = sorted(keys)
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(keys[:_LISTED]) + more
-
-
-def _advice(misnamed: list[str], misshapen: list[tuple[Tensor, Tensor]]) -> str:
-    if misnamed:
-        return "Use weights of this architecture, with the keys of its state_dict and no prefix before them."
-    if len(misshapen) == 1:
-        expected, given = misshapen[0]
-        if expected.dim() == given.dim() == 4 and {expected.shape[1], given.shape[1]} == {1, 3}:
-            return f"The weights are for images of {given.shape[1]} channel(s): set dataset.channels to that."
-    if misshapen:
-        return "Use weights of this architecture."
-    return "The training they come from has diverged; use other weights."

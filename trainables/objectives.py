@@ -1,20 +1,17 @@
-"""What a network is trained for, and how well it does it: loss, probabilities and scores by task."""
+"""What a network is trained for: the loss and the probabilities of each task."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.datasets.table import UNKNOWN
 from trainables.errors import unknown_choice
 
-TASKS = ("multiclass", "multilabel")
-POSITIVE_FROM = 0.5
+TASKS = ("multiclass", "multilabel", "ordinal")
 
 
 @dataclass(frozen=True)
@@ -22,87 +19,84 @@ class Objective:
     """A loss and the probabilities that belong to it.
 
     Attributes:
-        loss: of logits (n, n_classes) and labels as in `trainables.datasets.loading.Split`; a mean.
+        loss: of logits (n, n_classes) and labels as in `trainables.datasets.loading.Split`; a mean over
+            samples, or over the marks that are known (0, with a gradient of 0, if none is).
+        weight: of labels, what the mean divides by: by these, the losses of parts of a batch add up to
+            that of the whole.
         scores: of logits (n, n_classes), probabilities of the same shape, float64, so that confident
             predictions keep their order.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
+    weight: Callable[[Tensor], float]
     scores: Callable[[Tensor], Tensor]
 
 
-def build_objective(task: str, *, label_smoothing: float = 0.0) -> Objective:
-    """Return cross-entropy with softmax (multiclass), or binary cross-entropy with sigmoid (multilabel).
+def build_objective(
+    task: str, *, label_smoothing: float = 0.0, class_weights: np.ndarray | None = None
+) -> Objective:
+    """Return cross-entropy with softmax, or for `multilabel` binary cross-entropy with sigmoid.
 
     Args:
         label_smoothing: of the cross-entropy; no part in binary cross-entropy.
+        class_weights: (n_classes,); of the cross-entropy a class's part in the mean, of the binary one the
+            weight of a label's positives.
 
     Raises:
         ValueError: another task.
     """
-    _check_task(task)
+    check_task(task)
+    weights = None if class_weights is None else torch.from_numpy(class_weights).float()
     if task == "multilabel":
-        return Objective(_binary_cross_entropy, _sigmoid)
-    return Objective(partial(F.cross_entropy, label_smoothing=label_smoothing), _softmax)
+        return _multilabel(weights)
+    return _multiclass(weights, label_smoothing)
 
 
-def score(task: str, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return auroc, auprc, accuracy and f1 of one split.
+def balanced_weights(task: str, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return weights by the inverse of the frequency in `labels`.
 
-    The areas are of the last class if there are two, else the mean over classes (one against the rest)
-    or labels. f1 is the mean over classes or labels. A prediction is the class of the greatest score, or
-    every label from 0.5; then accuracy is the share of correct marks.
-
-    Args:
-        scores: (n, n_classes) probabilities.
-        labels: (n,) class numbers, or (n, n_classes) marks.
-
-    Returns:
-        NaN where a quantity is not defined: auroc, auprc and f1 if a class (or a label, or its absence)
-        does not occur, all of them if there are no samples or a score is not finite.
+    Of classes n / (n_classes · n_k), as in scikit-learn's `balanced`; of labels negatives / positives, of
+    the known marks. A class without samples, or a label without positives, has weight 0.
     """
-    _check_task(task)
-    is_multilabel = task == "multilabel"
-    n_classes = scores.shape[1]
-    if len(scores) == 0 or not np.isfinite(scores).all():
-        return dict.fromkeys(("auroc", "auprc", "accuracy", "f1"), math.nan)
-    if is_multilabel:
-        truth, predicted = labels.astype(bool), scores >= POSITIVE_FROM
-        accuracy = float((truth == predicted).mean())
-    else:
-        truth, predicted = _one_hot(labels, n_classes), _one_hot(scores.argmax(1), n_classes)
-        accuracy = float((scores.argmax(1) == labels).mean())
-    if truth.all(0).any() or not truth.any(0).all():
-        return {"auroc": math.nan, "auprc": math.nan, "accuracy": accuracy, "f1": math.nan}
-    ranked = range(n_classes) if is_multilabel or n_classes > 2 else (n_classes - 1,)
-    return {
-        "auroc": _mean(roc_auc_score(truth[:, k], scores[:, k]) for k in ranked),
-        "auprc": _mean(average_precision_score(truth[:, k], scores[:, k]) for k in ranked),
-        "accuracy": accuracy,
-        "f1": _mean(f1_score(truth[:, k], predicted[:, k], zero_division=0.0) for k in range(n_classes)),
-    }
+    if task == "multilabel":
+        positives, negatives = (labels == 1).sum(0), (labels == 0).sum(0)
+        return np.divide(negatives, positives, out=np.zeros(n_classes), where=positives > 0)
+    counts = np.bincount(labels, minlength=n_classes)
+    return np.divide(len(labels), n_classes * counts, out=np.zeros(n_classes), where=counts > 0)
 
 
-def _check_task(task: str) -> None:
+def check_task(task: str) -> None:
+    """Refuse what is no task.
+
+    Raises:
+        ValueError: names the tasks.
+    """
     if task not in TASKS:
         raise ValueError(unknown_choice("task", task, TASKS))
 
 
-def _binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+def _multiclass(weights: Tensor | None, label_smoothing: float) -> Objective:
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        of_device = None if weights is None else weights.to(logits)
+        return F.cross_entropy(logits, labels, weight=of_device, label_smoothing=label_smoothing)
+
+    def weight(labels: Tensor) -> float:
+        return float(len(labels)) if weights is None else float(weights[labels.cpu()].sum())
+
+    return Objective(loss, weight, lambda logits: torch.softmax(logits.double(), dim=1))
 
 
-def _sigmoid(logits: Tensor) -> Tensor:
-    return torch.sigmoid(logits.double())
+def _multilabel(weights: Tensor | None) -> Objective:
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        known = labels != UNKNOWN
+        of_device = None if weights is None else weights.to(logits)
+        # The loss of an unknown mark is computed and multiplied by 0, so that shapes stay fixed.
+        losses = F.binary_cross_entropy_with_logits(
+            logits, (labels == 1).to(logits.dtype), pos_weight=of_device, reduction="none"
+        )
+        return (losses * known).sum() / known.sum().clamp(min=1)
 
+    def weight(labels: Tensor) -> float:
+        return float((labels != UNKNOWN).sum())
 
-def _softmax(logits: Tensor) -> Tensor:
-    return torch.softmax(logits.double(), dim=1)
-
-
-def _one_hot(numbers: np.ndarray, n_classes: int) -> np.ndarray:
-    return numbers[:, None] == np.arange(n_classes)
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
+    return Objective(loss, weight, lambda logits: torch.sigmoid(logits.double()))

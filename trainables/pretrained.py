@@ -1,38 +1,57 @@
-"""Pretrained weights: published ones from torch hub's folder, and files of one's own.
+"""Pretrained weights: published ones from the folders of torch hub and Hugging Face, and files of one's own.
 
 Files are read as plain tensors only; a pickle that would run code is refused.
 """
 
 import pickle
+import re
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
+import timm
 import torch
+import torchvision
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
+from trainables.architectures.catalog import ARCHITECTURES
 from trainables.errors import WeightsError, unknown_choice
-from trainables.identity import file_digest
+from trainables.resolution import file_digest
 from trainables.spec import SourceSpec
 
-# Members only, not the alias DEFAULT: what that stands for changes from one torchvision to the next.
+TORCHVISION, TIMM = "torchvision/", "timm/"
+TIMM_FILE = "model.safetensors"
+# Files of 2017 name the layers of DenseNets as `norm.1`, which torchvision renames when it reads them.
+_OLD_DENSENET = re.compile(
+    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$"
+)
+
+
+def _url(name: str) -> str:
+    entry, member = name.removeprefix(TORCHVISION).split(".")
+    url: str = getattr(torchvision.models, entry)[member].url
+    return url
+
+
 PUBLISHED: dict[str, str] = {
-    f"torchvision/{weights}": weights.url
-    for entries in (ResNet18_Weights, ResNet50_Weights)
-    for weights in entries
+    name: _url(name)
+    for architecture in ARCHITECTURES.values()
+    for name in architecture.published
+    if name.startswith(TORCHVISION)
 }
 
 
 def load_weights(source: SourceSpec, *, data_root: Path | None) -> dict[str, Tensor]:
     """Read the weights that `source.weights` or `source.file` names, onto the CPU.
 
-    Published weights are taken from torch hub's folder, or downloaded into it. Either way the digest in
-    the file's name is checked, which torch hub itself does for downloads only.
+    Published weights are taken from the folder of torch hub (torchvision) or of Hugging Face (timm), or
+    downloaded into it. Either way the digest that their publisher states is checked.
 
     Args:
         source: as it stands in a resolved spec: a file has its digest.
@@ -42,7 +61,10 @@ def load_weights(source: SourceSpec, *, data_root: Path | None) -> dict[str, Ten
         WeightsError: unknown, absent, altered or unreadable weights.
     """
     if source.weights is not None:
-        return _read(_published_file(source.weights))
+        if source.weights.startswith(TIMM):
+            return _read(_timm_file(source.weights))
+        content = _read(_published_file(source.weights))
+        return {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in content.items()}
     if source.file is None or source.sha256 is None:
         raise ValueError("load_weights takes published weights, or a file with its sha256")
     if data_root is None:
@@ -77,6 +99,29 @@ def _download(name: str, url: str, path: Path, digest: str) -> None:
         ) from None
 
 
+def _timm_file(name: str) -> Path:
+    """Return a file of Hugging Face, whose cache names files by their digest."""
+    model = name.removeprefix(TIMM)
+    if model not in timm.list_pretrained():
+        raise WeightsError(f"source.weights: timm {timm.__version__} publishes no weights {name!r}")
+    location: str = timm.get_pretrained_cfg(model).hf_hub_id
+    cached = try_to_load_from_cache(location, TIMM_FILE)
+    if not isinstance(cached, str):
+        try:
+            cached = hf_hub_download(location, TIMM_FILE)
+        except Exception as error:  # whatever the client of the hub raises without a network
+            raise WeightsError(
+                f"{name}: {TIMM_FILE} of {location} is not in {HF_HUB_CACHE}, and could not be downloaded "
+                f"({_first_line(error)}); fetch it on another machine (`hf download {location} {TIMM_FILE}`) "
+                "and copy that folder here, or give the file as source: {file: …}"
+            ) from None
+    path = Path(cached)
+    stated = path.resolve().name
+    if len(stated) == 64:  # Hugging Face stores large files under their SHA-256
+        _check_digest(path, stated, "the name of its blob")
+    return path
+
+
 def _check_digest(path: Path, expected: str, stated_in: str) -> None:
     found = file_digest(path)
     if not found.startswith(expected):
@@ -89,7 +134,7 @@ def _check_digest(path: Path, expected: str, stated_in: str) -> None:
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix not in READERS:
         raise WeightsError(f"{path}: weights are .safetensors, .pth or .pt files, got {path.suffix!r}")
-    content = READERS[path.suffix](path)
+    content = _unwrapped(READERS[path.suffix](path))
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise WeightsError(
@@ -97,6 +142,17 @@ def _read(path: Path) -> dict[str, Tensor]:
                 "save the state_dict alone: torch.save(network.state_dict(), …)"
             )
     return {key: value.detach() for key, value in content.items()}
+
+
+def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
+    """Take the weights out of a training checkpoint, and the prefix of DataParallel off their names."""
+    inner = content.get("state_dict")
+    if isinstance(inner, dict):
+        content = inner
+    prefix = "module."
+    if content and all(isinstance(key, str) and key.startswith(prefix) for key in content):
+        return {key.removeprefix(prefix): value for key, value in content.items()}
+    return content
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from trainables.architectures.catalog import find_architecture
+from trainables.architectures.catalog import HEAD, architecture_of
+from trainables.architectures.spec import ArchitectureSpec
 from trainables.datasets.spec import DataPath, DatasetSpec
-from trainables.errors import SpecError
+from trainables.errors import SpecError, unknown_choice
 from trainables.fields import (
     Fraction,
     ListAsTuple,
     NonNegative,
     Positive,
+    Sha256,
     SpecModel,
     WholeNumber,
     kind_or,
@@ -26,14 +28,7 @@ from trainables.fields import (
 )
 from trainables.validation import describe
 
-SPEC_VERSION: Final = 1
-HEAD = "head"
-
-
-class ArchitectureSpec(SpecModel):
-    """A network of the catalog."""
-
-    name: str
+SPEC_VERSION: Final = 2
 
 
 class Sgd(SpecModel):
@@ -105,29 +100,130 @@ class EarlyStopping(SpecModel):
     min_delta: NonNegative = 0.0
 
 
+Range = Annotated[tuple[Positive, Positive], ListAsTuple]
+
+
 class AugmentSpec(SpecModel):
-    """Random changes of the training images, drawn for every image and step."""
+    """Random changes of the training images, drawn for every image and step, in this order.
 
+    Attributes:
+        crop_area: range of the share of the image's area that is cut out and resized to the whole; aspect
+            ratios from 3/4 to 4/3, log-uniform, as in torchvision's RandomResizedCrop.
+        horizontal_flip, vertical_flip: with probability 1/2.
+        rotation_degrees: greatest angle, either way.
+        scale: range of magnification.
+        shift_px: greatest shift, either way; what a change uncovers is filled by reflection.
+        brightness, contrast, saturation: greatest relative change, as in torchvision's ColorJitter.
+    """
+
+    crop_area: Range = (1.0, 1.0)
     horizontal_flip: bool = False
+    vertical_flip: bool = False
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Range = (1.0, 1.0)
     shift_px: Annotated[int, Field(ge=0)] = 0
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentSpec":
+        for name, (least, greatest) in (("crop_area", self.crop_area), ("scale", self.scale)):
+            if least > greatest:
+                raise ValueError(f"{name} must be a range from small to great, got [{least}, {greatest}]")
+        if self.crop_area[1] > 1:
+            raise ValueError(f"crop_area must be at most 1, got {self.crop_area[1]}")
+        return self
 
 
-SelectionMetric = Literal["val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_loss"]
+_TRAINABLE = {
+    "all": {},
+    "head": {"first": 0, "last": 0},
+    "first": {"first": 1, "last": 0},
+    "last": {"first": 0, "last": 1},
+    "first_last": {"first": 1, "last": 1},
+}
+
+
+def _named_parts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in _TRAINABLE:
+        raise ValueError(unknown_choice("", value, _TRAINABLE).lstrip())
+    return _TRAINABLE[value]
+
+
+class TrainableSpec(SpecModel):
+    """Which stages learn; the head always does.
+
+    A study file can write `all`, `head`, `first`, `last` or `first_last`: named, as in the freeze study of
+    Patel 2019, by what is trainable and not by what is frozen.
+
+    Attributes:
+        first: how many stages of the backbone, from the input, learn; None (with `last`) lets all learn.
+        last: how many stages before the head learn.
+        frozen_statistics: of the batch norms of stages that do not learn: `fixed` (evaluation mode), or
+            `updated` by the batches like those of the others.
+    """
+
+    first: Annotated[int, Field(ge=0)] | None = None
+    last: Annotated[int, Field(ge=0)] | None = None
+    frozen_statistics: Literal["fixed", "updated"] = "fixed"
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainableSpec":
+        if (self.first is None) != (self.last is None):
+            raise ValueError("give both first and last, or neither")
+        return self
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every stage learns (of a resolved spec)."""
+        return self.first is None
+
+    @property
+    def label(self) -> str:
+        """`all`, `head`, `first 1`, `last 2`, `first 1 + last 1`, …"""
+        if self.is_all:
+            return "all"
+        parts = [f"{name} {n}" for name, n in (("first", self.first), ("last", self.last)) if n]
+        updated = ", statistics updated" if self.frozen_statistics == "updated" else ""
+        return (" + ".join(parts) or HEAD) + updated
+
+
+SelectionMetric = Literal["val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_kappa", "val_loss"]
 
 
 class TrainingSpec(SpecModel):
-    """How a network is trained; its length is either `steps` or `epochs`.
+    """How a network is trained; the length of a `gradient` training is either `steps` or `epochs`.
 
     Attributes:
+        method: `gradient`, or `linear_probe`: the backbone stays as it was initialized and the head is an
+            L2-regularized logistic regression on its features (Kornblith et al. 2019), which uses nothing
+            else that stands here but `selection_metric`.
         steps: optimizer steps; 0 scores the network at initialization.
         epochs: passes over the training split.
+        batch_size: samples of one optimizer step.
+        micro_batch_size: samples that go through the network at once; their gradients add up to the step's.
+            Batch norm sees the micro-batch. None is the whole batch.
+        trainable: the stages that learn.
         selection_metric: of which the best evaluation gives the `best` checkpoint and the test scores.
         label_smoothing: of the cross-entropy; no part in binary cross-entropy.
+        class_weights: `balanced` weights a class (or the positives of a label) by the inverse of its
+            frequency in the training split.
+        gradient_clip: greatest L2 norm of the gradient; None leaves it.
+        batch_norm_momentum: share of the old running statistics that is kept, as Kornblith et al. write it
+            (torch's `momentum` is 1 minus this); None is the architecture's own.
+        precision: of the forward and backward passes; `bfloat16` is autocast, weights stay float32.
+        channels_last: the memory format of images and weights.
     """
 
+    method: Literal["gradient", "linear_probe", "fit"] = "gradient"
     steps: Annotated[int, Field(ge=0)] | None = None
     epochs: Positive | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    trainable: Annotated[TrainableSpec, BeforeValidator(_named_parts)] = TrainableSpec()
     optimizer: Annotated[Sgd | Adam, Field(discriminator="kind"), kind_or("sgd")] = Sgd()
     schedule: Annotated[
         ConstantSchedule | StepSchedule | CosineSchedule, Field(discriminator="kind"), kind_or("constant")
@@ -137,29 +233,25 @@ class TrainingSpec(SpecModel):
     selection_metric: SelectionMetric = "val_auroc"
     augment: AugmentSpec = AugmentSpec()
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    gradient_clip: Positive | None = None
+    batch_norm_momentum: Fraction | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
-        if (self.steps is None) == (self.epochs is None):
+        if self.method == "gradient" and (self.steps is None) == (self.epochs is None):
             raise ValueError("give the length of the training either as steps or as epochs")
         return self
-
-
-def _hex_digest(value: str) -> str:
-    digest = value.lower()
-    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise ValueError(f"must be the 64 hex digits of a SHA-256, got {value!r}")
-    return digest
-
-
-Sha256 = Annotated[str, AfterValidator(_hex_digest)]
 
 
 class SourceSpec(SpecModel):
     """Where pretrained weights come from: exactly one of published weights, a file, or another trial.
 
     Attributes:
-        weights: a published entry, `torchvision/ResNet18_Weights.IMAGENET1K_V1`.
+        weights: a published entry, `torchvision/ResNet18_Weights.IMAGENET1K_V1` or `timm/resnet18.a1_in1k`;
+            `imagenet` stands for the first one that the catalog lists for the architecture.
         file: .safetensors or .pth below the data root; `sha256` is filled in when the spec is resolved.
         trial: the pretraining, a trial like any other.
         checkpoint: which weights of that trial.
@@ -192,16 +284,20 @@ class InitSpec(SpecModel):
 
     Attributes:
         kind: `random` (the framework's own), `pretrained` (every stage but the head), `mean_var` (scalar
-            mean and variance per pretrained conv and linear weight tensor), or `transfusion`.
+            mean and variance per pretrained conv and linear weight tensor), `transfusion`, or `gabor` (the
+            first convolution is a bank of Gabor filters, the rest random).
         depth: of a transfusion: how many stages, from the input, get pretrained weights; a number, the
             name of the last such stage, or `all`.
         rest: of a transfusion: what the other stages get.
-        source: of everything but `random`.
+        norm: under mean_var: the scale and shift of norm layers are `reset` to 1 and 0, or drawn by
+            `mean_var` like the weights. Running statistics are 0 and 1 either way.
+        source: of everything but `random`; a Gabor bank takes its scale from it, if there is one.
     """
 
-    kind: Literal["random", "pretrained", "mean_var", "transfusion"] = "random"
+    kind: Literal["random", "pretrained", "mean_var", "transfusion", "gabor"] = "random"
     depth: Annotated[int, Field(ge=0)] | str | None = None
     rest: Literal["random", "mean_var"] | None = None
+    norm: Literal["reset", "mean_var"] | None = None
     source: SourceSpec | None = None
 
     @model_validator(mode="after")
@@ -213,16 +309,38 @@ class InitSpec(SpecModel):
             raise ValueError(f"depth and rest belong to transfusion, not to {self.kind}")
         if self.kind in ("pretrained", "mean_var") and self.source is None:
             raise ValueError(f"{self.kind} needs a source of pretrained weights")
+        if self.norm is not None and "mean_var" not in (self.kind, self.rest):
+            raise ValueError("norm belongs to mean_var, or to a transfusion whose rest is mean_var")
         return self
+
+
+class ImportanceSpec(SpecModel):
+    """Class weights P_t(y)/P_s(y) by which training images are drawn (Ngiam et al. 2018).
+
+    P_s is the share of the class in the training split; P_t the mean prediction, over the target's training
+    images, of a classifier trained on the same classes. Images are drawn with replacement.
+
+    Attributes:
+        classifier: the trial whose predictions are used; its checkpoint is the best.
+        target: the dataset it is applied to; its labels are not used.
+        temper: exponent of the weights; 0 draws as without weights.
+        cap: greatest weight, relative to the mean over the training images; None leaves them.
+    """
+
+    classifier: "TrialSpec"
+    target: DatasetSpec
+    temper: Annotated[float, Field(ge=0, le=1)] = 1.0
+    cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
 
 
 class TrialSpec(SpecModel):
     """One training: one network, one initialization, one dataset, one seed."""
 
-    spec_version: Annotated[Literal[1], WholeNumber] = SPEC_VERSION
+    spec_version: Annotated[Literal[2], WholeNumber] = SPEC_VERSION
     architecture: Annotated[ArchitectureSpec, named("name")]
     init: Annotated[InitSpec, named("kind")] = Field(default_factory=lambda: InitSpec())
     dataset: DatasetSpec
+    importance: ImportanceSpec | None = None
     training: TrainingSpec
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -234,28 +352,45 @@ class TrialSpec(SpecModel):
     @property
     def cell_label(self) -> str:
         """`label` without the seed."""
-        return f"{self.architecture.name} · {self.init_label} · {self.dataset.label}"
+        parts = [self.architecture.label, self.init_label, self.dataset.label]
+        if self.importance is not None:
+            parts.append(f"as {self.importance.target.label}")
+        if self.training.method == "linear_probe":
+            parts.append("linear probe")
+        elif not self.training.trainable.is_all:
+            parts.append(f"trains {self.training.trainable.label}")
+        return " · ".join(parts)
 
     @property
     def transfused_stages(self) -> int:
         """How many stages, from the input, start from pretrained weights (of a resolved spec)."""
         if self.init.kind == "pretrained":
-            return len(find_architecture(self.architecture.name).backbone)
+            return len(architecture_of(self.architecture).backbone)
         return self.init.depth if isinstance(self.init.depth, int) else 0
 
     @property
     def init_label(self) -> str:
-        """`random`, `pretrained`, `transfusion 2/5`, `transfusion 2/5 + mean_var`, …"""
+        """`random`, `pretrained`, `transfusion 2/5`, `transfusion 2/5 + mean_var`, `fitted` (of trees), …"""
+        if self.training.method == "fit":
+            return "fitted"
         if self.init.kind != "transfusion":
             return self.init.kind
-        n_stages = len(find_architecture(self.architecture.name).backbone)
+        n_stages = len(architecture_of(self.architecture).backbone)
         rest = " + mean_var" if self.init.rest == "mean_var" else ""
         return f"transfusion {self.init.depth}/{n_stages}{rest}"
 
+    @property
+    def parents(self) -> "tuple[TrialSpec, ...]":
+        """The trials that must be finished before this one can begin."""
+        source = self.init.source
+        of_weights = (source.trial,) if source is not None and source.trial is not None else ()
+        return (*of_weights, *((self.importance.classifier,) if self.importance is not None else ()))
 
-# They were defined before TrialSpec, which a source can contain.
+
+# They were defined before TrialSpec, which they can contain.
 SourceSpec.model_rebuild()
 InitSpec.model_rebuild()
+ImportanceSpec.model_rebuild()
 
 
 class CheckpointOptions(SpecModel):

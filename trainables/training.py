@@ -1,31 +1,35 @@
 """The training loop: optimizer steps, evaluations, and a state that can be taken and given back.
 
-No callbacks and no I/O: `trial.py` decides when to evaluate, to checkpoint and to stop.
+No callbacks and no I/O: `gradient_trial.py` decides when to evaluate, to checkpoint and to stop.
 """
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.architectures.stages import Network
-from trainables.augmentation import augment, normalize_pixels
+from trainables.augmentation import augment, normalize_pixels, scale_pixels
 from trainables.checkpoints import Contents, pack_optimizer, unpack_optimizer
 from trainables.datasets.loading import Dataset, Split
 from trainables.errors import NotFiniteError
-from trainables.objectives import build_objective, score
+from trainables.freezing import freeze, set_training_mode
+from trainables.objectives import balanced_weights, build_objective
+from trainables.schedules import learning_rate
+from trainables.scores import score
 from trainables.seeding import derive_seed, generator
-from trainables.spec import Adam, CosineSchedule, EvaluationSpec, Sgd, StepSchedule, TrainingSpec
+from trainables.selection import Selection
+from trainables.spec import Adam, Sgd, TrainingSpec
 
 EVALUATION_BATCH = 256
 # Losses stay on the device until they are looked at; the exact step of the first bad one is still named.
 STEPS_BETWEEN_LOSS_CHECKS = 100
 SELECTION_FACTS = ("value", "step", "mark", "evaluations_since")
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -34,73 +38,11 @@ class Predictions:
 
     Attributes:
         scores: (n_samples, n_classes) probabilities.
-        metrics: auroc, auprc, accuracy, f1 and loss.
+        metrics: those of `trainables.scores.score`, and loss.
     """
 
     scores: np.ndarray
     metrics: dict[str, float]
-
-
-@dataclass
-class Selection:
-    """The best evaluation so far."""
-
-    metric: str
-    value: float = math.nan
-    step: int = 0
-    mark: float = math.nan
-    evaluations_since: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-    def consider(self, value: float, step: int, network: Network, *, min_delta: float) -> bool:
-        """Keep the weights if `value` is the best so far; say whether it was.
-
-        An improvement of at most `min_delta` is kept too, but does not restart the patience, which counts
-        from the last value that was better by more (`mark`).
-        """
-        if self._gain(value, self.mark) > min_delta:
-            self.mark, self.evaluations_since = value, 0
-        elif self.weights:
-            self.evaluations_since += 1
-        is_better = self._gain(value, self.value) > 0
-        if is_better or not self.weights:
-            self.value, self.step = value, step
-            self.weights = {k: v.detach().cpu().clone() for k, v in network.module.state_dict().items()}
-        return is_better
-
-    def _gain(self, value: float, reference: float) -> float:
-        """By how much `value` is better; infinite against NaN, and NaN is never better."""
-        if math.isnan(value):
-            return -math.inf
-        if math.isnan(reference):
-            return math.inf
-        return reference - value if self.metric == "val_loss" else value - reference
-
-
-def evaluation_steps(spec: EvaluationSpec, total_steps: int) -> tuple[int, ...]:
-    """Return the steps after which the validation split is scored, ascending, 0 and the last included."""
-    if total_steps == 0:
-        return (0,)
-    if spec.spacing == "log":
-        grid = np.geomspace(1, total_steps, spec.points)
-    else:
-        grid = np.linspace(total_steps / spec.points, total_steps, spec.points)
-    return tuple(sorted({0, total_steps, *(round(step) for step in grid)}))
-
-
-def learning_rate(spec: TrainingSpec, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
-    """Return the rate of optimizer step `step` (0-based)."""
-    schedule = spec.schedule
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if step < warmup:
-        return spec.optimizer.lr * (step + 1) / warmup
-    if isinstance(schedule, StepSchedule):
-        passed = sum(step >= round(m * steps_per_epoch) for m in schedule.milestones_epochs)
-        return spec.optimizer.lr * schedule.factor**passed
-    if isinstance(schedule, CosineSchedule):
-        done = (step - warmup) / max(1, total_steps - warmup)
-        return spec.optimizer.lr * 0.5 * (1 + math.cos(math.pi * done))
-    return spec.optimizer.lr
 
 
 class Training:
@@ -109,22 +51,38 @@ class Training:
     Args:
         network: initialized, on `device`.
         seed: of batch order, augmentation and dropout.
+        sample_weights: (n_train,), in proportion to which the training images are drawn, with replacement;
+            None takes each once an epoch.
 
     The training split is shuffled anew for every epoch; the samples left over when it does not divide
     into batches sit that epoch out, so that batch normalization never sees a lone sample.
     """
 
     def __init__(
-        self, network: Network, dataset: Dataset, spec: TrainingSpec, *, seed: int, device: torch.device
+        self,
+        network: Network,
+        dataset: Dataset,
+        spec: TrainingSpec,
+        *,
+        seed: int,
+        device: torch.device,
+        sample_weights: np.ndarray | None = None,
     ) -> None:
         self.network, self.dataset, self.spec, self.seed, self.device = network, dataset, spec, seed, device
+        self._sample_weights = sample_weights
         n_train = len(dataset.train.labels)
         self.batch_size = min(spec.batch_size, n_train)
         self.steps_per_epoch = n_train // self.batch_size
         self.total_steps = (
             spec.steps if spec.steps is not None else round((spec.epochs or 0) * self.steps_per_epoch)
         )
-        self.objective = build_objective(dataset.task, label_smoothing=spec.label_smoothing)
+        self.objective = build_objective(
+            dataset.task, label_smoothing=spec.label_smoothing, class_weights=_class_weights(spec, dataset)
+        )
+        self._memory_format = torch.channels_last if spec.channels_last else torch.contiguous_format
+        network.module.to(memory_format=self._memory_format)
+        freeze(network, spec.trainable)
+        _set_batch_norm_momentum(network, spec.batch_norm_momentum)
         self.optimizer = _build_optimizer(spec.optimizer, network)
         self.selection = Selection(spec.selection_metric)
         self.step = 0
@@ -146,7 +104,7 @@ class Training:
             NotFiniteError: the loss became NaN or infinite.
         """
         began = time.perf_counter()
-        self.network.module.train()
+        set_training_mode(self.network, self.spec.trainable)
         try:
             while self.step < step:
                 self._take_step()
@@ -163,14 +121,48 @@ class Training:
         rate = self._rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images, labels = self._training_batch()
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
-        loss = self.objective.loss(self.network.module(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self._unread_losses.append(self._accumulate_gradient())
+        if self.spec.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self._learning_parameters(), self.spec.gradient_clip)
         self.optimizer.step()
-        self._unread_losses.append(loss.detach())
         self.step += 1
+
+    def _accumulate_gradient(self) -> Tensor:
+        """Send the batch through the network, micro-batch by micro-batch, and return its mean loss.
+
+        Each part weighs as much as it has in the mean of the whole, so that without batch norm the gradient
+        is that of the whole batch.
+        """
+        images, labels = self._training_batch()
+        size = self.spec.micro_batch_size or len(images)
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        weights = [self.objective.weight(labels[part]) for part in parts] if len(parts) > 1 else [1.0]
+        total = sum(weights) or 1.0
+        loss = torch.zeros((), device=self.device)
+        for part, weight in zip(parts, weights, strict=True):
+            of_part = self._loss(images[part], labels[part]) * (weight / total)
+            of_part.backward()
+            loss += of_part.detach()
+        return loss
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of the main head, and with their weight those of auxiliary heads."""
+        outputs = self._forward(images)
+        main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = self.objective.loss(main.float(), labels)
+        for logits in auxiliary:
+            loss = loss + self.network.auxiliary_weight * self.objective.loss(logits.float(), labels)
+        return loss
+
+    def _forward(self, images: Tensor) -> Any:
+        is_half = self.spec.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_half):
+            return self.network.module(images.contiguous(memory_format=self._memory_format))
+
+    def _learning_parameters(self) -> Iterator[nn.Parameter]:
+        return (p for p in self.network.module.parameters() if p.requires_grad)
 
     def _rate(self, step: int) -> float:
         return learning_rate(
@@ -180,23 +172,32 @@ class Training:
     def _training_batch(self) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         chosen = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
-        images, labels = self._batch(self.dataset.train, chosen)
-        return augment(
-            images, self.spec.augment, generator=generator(self.seed, "augment", self.step)
-        ), labels
+        pixels, labels = self._batch(self.dataset.train, chosen)
+        drawn = generator(self.seed, "augment", self.step)
+        return self._normalized(augment(scale_pixels(pixels), self.spec.augment, generator=drawn)), labels
 
     def _order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch's samples, drawn once an epoch."""
         if self._drawn_order is None or self._drawn_order[0] != epoch:
             n_train = len(self.dataset.train.labels)
-            drawn = torch.randperm(n_train, generator=generator(self.seed, "order", epoch)).numpy()
-            self._drawn_order = (epoch, drawn)
+            drawn = generator(self.seed, "order", epoch)
+            if self._sample_weights is None:
+                order = torch.randperm(n_train, generator=drawn)
+            else:
+                # By inverting the cumulated weights: torch.multinomial takes at most 2^24 of them.
+                cumulated = torch.from_numpy(self._sample_weights).double().cumsum(0)
+                places = torch.rand(n_train, generator=drawn, dtype=torch.float64) * cumulated[-1]
+                order = torch.searchsorted(cumulated, places, right=True).clamp(max=n_train - 1)
+            self._drawn_order = (epoch, order.numpy())
         return self._drawn_order[1]
 
     def _batch(self, split: Split, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Return uint8 pixels and labels on the device."""
         pixels = torch.from_numpy(np.array(split.images[chosen])).to(self.device)
-        images = normalize_pixels(pixels, mean=self.dataset.mean, sd=self.dataset.sd)
-        return images, torch.from_numpy(np.array(split.labels[chosen])).to(self.device)
+        return pixels, torch.from_numpy(np.array(split.labels[chosen])).to(self.device)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return normalize_pixels(images, mean=self.dataset.mean, sd=self.dataset.sd)
 
     def _read_losses(self) -> None:
         if not self._unread_losses:
@@ -246,8 +247,8 @@ class Training:
         self.network.module.eval()
         logits, labels = [], []
         for start in range(0, len(split.labels), EVALUATION_BATCH):
-            images, batch_labels = self._batch(split, slice(start, start + EVALUATION_BATCH))
-            logits.append(self.network.module(images))
+            pixels, batch_labels = self._batch(split, slice(start, start + EVALUATION_BATCH))
+            logits.append(self._forward(self._normalized(scale_pixels(pixels))).float())
             labels.append(batch_labels)
         return torch.cat(logits), torch.cat(labels)
 
@@ -261,7 +262,8 @@ class Training:
         logits, labels = self.logits(split)
         scores = self.objective.scores(logits).cpu().numpy()
         loss = float(self.objective.loss(logits, labels))
-        return Predictions(scores, {**score(self.dataset.task, scores, split.labels), "loss": loss})
+        metrics = score(self.dataset.task, scores, split.labels, referable_grade=self.dataset.referable_grade)
+        return Predictions(scores, {**metrics, "loss": loss})
 
     def take_state(self) -> Contents:
         """Return everything that is needed to go on bit-equal (`restore_state`)."""
@@ -293,6 +295,19 @@ class Training:
             **dict(zip(SELECTION_FACTS, facts["best"], strict=True)),
             weights=_unprefixed("best", state.tensors),
         )
+
+
+def _class_weights(spec: TrainingSpec, dataset: Dataset) -> np.ndarray | None:
+    if spec.class_weights == "none":
+        return None
+    return balanced_weights(dataset.task, dataset.train.labels, dataset.n_outputs)
+
+
+def _set_batch_norm_momentum(network: Network, kept: float | None) -> None:
+    if kept is not None:
+        for module in network.module.modules():
+            if isinstance(module, _BATCH_NORMS):
+                module.momentum = 1 - kept  # torch's momentum is the share of the new statistics
 
 
 def _build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer:

@@ -8,9 +8,10 @@ from typing import Any
 
 from ray import tune
 
+from trainables.progress import Progress
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
-from trainables.trial import Progress, run_trial
+from trainables.trial import run_trial
 
 
 class TransfusionTrainable(tune.Trainable):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from trainables.architectures.spec import ArchitectureSpec, SlimSpec
+
 
 @dataclass(frozen=True)
 class CbrShape:
@@ -38,21 +40,32 @@ SHAPES: dict[str, CbrShape] = {
 }
 
 
-def build_cbr(name: str, *, n_outputs: int, channels: int) -> nn.Sequential:
-    """Build the CBR called `name`, with the framework's own random weights.
+def build_cbr(spec: ArchitectureSpec, *, n_outputs: int, channels: int) -> nn.Sequential:
+    """Build a CBR, with the framework's own random weights, with fewer channels from one layer on if asked
+    for.
 
     Its modules are `conv1` … `convN`, `gap`, `flatten` and `head`; it maps (n, channels, h, w) to
     (n, n_outputs).
     """
-    shape = SHAPES[name]
+    shape = SHAPES[spec.name]
+    widths = _widths(shape, spec.slim)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    inputs = (channels, *shape.widths)
-    for i, width in enumerate(shape.widths, start=1):
+    inputs = (channels, *widths)
+    for i, width in enumerate(widths, start=1):
         modules[f"conv{i}"] = _layer(inputs[i - 1], width, shape.kernel_px, pooled=i <= shape.n_pooled)
     modules["gap"] = nn.AdaptiveAvgPool2d(1)
     modules["flatten"] = nn.Flatten()
-    modules["head"] = nn.Linear(shape.widths[-1], n_outputs)
+    modules["head"] = nn.Linear(widths[-1], n_outputs)
     return nn.Sequential(modules)
+
+
+def _widths(shape: CbrShape, slim: SlimSpec | None) -> tuple[int, ...]:
+    if slim is None:
+        return shape.widths
+    first = int(slim.from_stage.removeprefix("conv"))
+    return tuple(
+        width // (slim.factor if number >= first else 1) for number, width in enumerate(shape.widths, start=1)
+    )
 
 
 def _layer(n_in: int, n_out: int, kernel_px: int, *, pooled: bool) -> nn.Sequential:

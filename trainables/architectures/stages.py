@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import Stage, find_architecture
-from trainables.spec import HEAD
+from trainables.architectures.catalog import HEAD, Stage, architecture_of
+from trainables.architectures.spec import ArchitectureSpec
+from trainables.architectures.truncation import TruncatedNetwork, kept_chain
+from trainables.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,16 @@ class Network:
 
     Every parameter and every saved buffer belongs to exactly one stage.
 
+    Attributes:
+        auxiliary_weight: of the loss of auxiliary heads, which a module with such returns while it trains.
+
     Raises:
         ValueError: the stages are not such a partition; the message says where.
     """
 
     module: nn.Module
     stages: tuple[Stage, ...]
+    auxiliary_weight: float = 0.0
 
     def __post_init__(self) -> None:
         problems = [*_name_problems(self.module, self.stages), *_ownership_problems(self.module, self.stages)]
@@ -53,18 +59,25 @@ class Network:
         return {key: value for key, value in self.module.state_dict().items() if stage.holds(key)}
 
 
-def build_network(name: str, *, n_outputs: int, channels: int) -> Network:
-    """Build a network of the catalog.
+def build_network(spec: ArchitectureSpec | str, *, n_outputs: int, channels: int) -> Network:
+    """Build a network of the catalog; a plain name stands for the unchanged one.
 
     Its weights are the framework's own random ones, drawn from torch's global generator.
 
     Raises:
-        SpecError: the catalog has no such network.
+        SpecError: the catalog has no such network, or it cannot be reshaped as the spec asks.
     """
-    architecture = find_architecture(name)
+    spec = ArchitectureSpec(name=spec) if isinstance(spec, str) else spec
+    architecture = architecture_of(spec)
+    if not architecture.is_network:
+        raise SpecError(f"architecture {spec.name} is no network; it is fitted, not built")
     module_path, function = architecture.builder.split(":")
     build = getattr(importlib.import_module(module_path), function)
-    return Network(build(name, n_outputs=n_outputs, channels=channels), architecture.stages)
+    module = build(spec, n_outputs=n_outputs, channels=channels)
+    if spec.truncate_after is not None:
+        chain = kept_chain(architecture.chain, architecture.stages[-2])
+        module = TruncatedNetwork(module, chain, n_outputs=n_outputs, channels=channels)
+    return Network(module, architecture.stages, architecture.auxiliary_weight)
 
 
 def _name_problems(module: nn.Module, stages: tuple[Stage, ...]) -> Iterator[str]:
@@ -73,7 +86,7 @@ def _name_problems(module: nn.Module, stages: tuple[Stage, ...]) -> Iterator[str
         yield f"two stages share a name ({', '.join(names)})"
     if names[-1:] != [HEAD]:
         yield f"the last stage must be called {HEAD!r}, got {', '.join(names)}"
-    known = {path for path, _ in module.named_modules(remove_duplicate=False)}
+    known = {path for path, _ in module.named_modules(remove_duplicate=False)} | set(module.state_dict())
     for stage in stages:
         for path in {*stage.modules, stage.probe} - known:
             yield f"{stage.name} names a module {path!r}, which the network lacks"

@@ -1,57 +1,99 @@
-"""Every on-disk format that can be read, and every dataset a study can name without describing it.
+"""Every dataset a study can name without describing it, and the normal form of a description.
 
 This table imports neither numpy nor torch, so a plan can be made without them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from trainables.datasets.medmnist_flags import classes_of, flag_of
+from pydantic import TypeAdapter, ValidationError
+
+from trainables.datasets.medmnist_flags import FLAGS
+from trainables.datasets.readers import CHEXPERT_TASKS, DIGITS, Reader, find_reader
 from trainables.datasets.spec import DatasetSpec
 from trainables.errors import SpecError, unknown_choice
+from trainables.fields import FrozenMapping, Pairs
+from trainables.validation import describe
 
-DIGITS = tuple("0123456789")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One on-disk format.
-
-    Attributes:
-        function: `module:function`, called with the file or folder (None without `needs_path`), returns a
-            `trainables.datasets.table.Table`.
-        needs_path: whether it reads below the data root.
-        known_classes: of a path, the classes in the order of their numbers; None where only the data tell.
-        has_fixed_splits: of a path, whether it surely comes with all of train, val and test.
-    """
-
-    function: str
-    needs_path: bool
-    known_classes: Callable[[str | None], tuple[str, ...] | None] = lambda _path: None
-    has_fixed_splits: Callable[[str | None], bool] = lambda _path: False
+# MedMNIST sets whose images are grey; the others are RGB.
+_GREY = (
+    "breastmnist",
+    "chestmnist",
+    "octmnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+    "pneumoniamnist",
+    "tissuemnist",
+)
 
 
-READERS: dict[str, Reader] = {
-    "digits": Reader(
-        "trainables.datasets.digits:read_digits", needs_path=False, known_classes=lambda _path: DIGITS
-    ),
-    "image_folder": Reader("trainables.datasets.image_folder:read_image_folder", needs_path=True),
-    "medmnist": Reader(
-        "trainables.datasets.medmnist:read_medmnist",
-        needs_path=True,
-        known_classes=classes_of,
-        has_fixed_splits=lambda path: flag_of(path) is not None,
-    ),
-}
+def _medmnist() -> dict[str, dict[str, Any]]:
+    """Name every set in every size: `pathmnist` is 28 px, `pathmnist_64`, … the larger ones."""
+    named = {}
+    for flag in FLAGS:
+        for size_px in (28, 64, 128, 224):
+            name = flag if size_px == 28 else f"{flag}_{size_px}"
+            named[name] = {
+                "reader": "medmnist",
+                "path": f"{name}.npz",
+                "size_px": size_px,
+                "channels": 1 if flag in _GREY else 3,
+            }
+            if flag == "retinamnist":
+                named[name]["referable_grade"] = 2
+    return named
+
 
 # Fields of a DatasetSpec, by the name a study file can use.
 DATASETS: dict[str, dict[str, Any]] = {
+    "aptos2019": {"reader": "aptos", "path": "aptos2019", "size_px": 512, "channels": 3},
+    "chest_xray": {"reader": "kermany", "path": "chest_xray", "size_px": 224, "channels": 1},
+    "chexpert": {
+        "reader": "chexpert",
+        "path": "CheXpert-v1.0",
+        "size_px": 320,
+        "channels": 1,
+        "classes": list(CHEXPERT_TASKS),
+    },
+    "chexpert_small": {
+        "reader": "chexpert",
+        "path": "CheXpert-v1.0-small",
+        "size_px": 224,
+        "channels": 1,
+        "classes": list(CHEXPERT_TASKS),
+    },
     "cifar10": {"reader": "image_folder", "path": "cifar10", "size_px": 32, "channels": 3},
+    "cifar10_batches": {"reader": "cifar", "path": "cifar-10-batches-py", "size_px": 32, "channels": 3},
+    "cifar100": {"reader": "cifar", "path": "cifar-100-python", "size_px": 32, "channels": 3},
+    "cifar100_coarse": {
+        "reader": "cifar",
+        "path": "cifar-100-python",
+        "size_px": 32,
+        "channels": 3,
+        "options": {"labels": "coarse"},
+    },
     "digits": {"reader": "digits", "size_px": 28, "channels": 1},
     "digits_0_4": {"reader": "digits", "size_px": 28, "channels": 1, "classes": list(DIGITS[:5])},
     "digits_5_9": {"reader": "digits", "size_px": 28, "channels": 1, "classes": list(DIGITS[5:])},
-    "pneumoniamnist": {"reader": "medmnist", "path": "pneumoniamnist.npz", "size_px": 28, "channels": 1},
+    "eyepacs": {"reader": "eyepacs", "path": "eyepacs", "size_px": 587, "channels": 3},
+    "ham10000": {"reader": "ham10000", "path": "ham10000", "size_px": 224, "channels": 3},
+    "idrid": {"reader": "idrid", "path": "idrid", "size_px": 512, "channels": 3},
+    "imagenet": {
+        "reader": "imagenet",
+        "path": "imagenet",
+        "size_px": 224,
+        "channels": 3,
+        "validation_fraction": 0.02,
+    },
+    "messidor2": {"reader": "messidor2", "path": "messidor2", "size_px": 512, "channels": 3},
+    "synthetic_chest": {
+        "reader": "synthetic_chest",
+        "size_px": 64,
+        "channels": 1,
+        "options": {"n_classes": 2},
+    },
+    "synthetic_fundus": {"reader": "synthetic_fundus", "size_px": 64, "channels": 3},
+    **_medmnist(),
 }
 
 
@@ -66,22 +108,12 @@ def find_dataset(name: str) -> dict[str, Any]:
     return dict(DATASETS[name])
 
 
-def find_reader(name: str) -> Reader:
-    """Return the reader called `name`.
-
-    Raises:
-        SpecError: no such reader; the message lists the known ones.
-    """
-    if name not in READERS:
-        raise SpecError(unknown_choice("dataset.reader", name, READERS))
-    return READERS[name]
-
-
 def normalize_dataset(spec: DatasetSpec) -> DatasetSpec:
-    """Return the spec with every field that cannot change the data at its default.
+    """Return the spec with the reader's options written out, and what cannot change the data at its default.
 
     Raises:
-        SpecError: unknown reader or class, a path that is missing or one that has no use.
+        SpecError: unknown reader or class, options that the reader does not have, a path that is missing or
+            one that has no use; one line per mistake, each starting with its field.
     """
     reader = find_reader(spec.reader)
     if reader.needs_path and spec.path is None:
@@ -93,14 +125,39 @@ def normalize_dataset(spec: DatasetSpec) -> DatasetSpec:
         raise SpecError(
             f"dataset.path must be left out: the reader {spec.reader!r} reads no file, got {spec.path!r}"
         )
+    spec = spec.model_copy(update={"options": _options(reader, spec)})
     defaults: set[str] = set()
-    if _names_all_classes(spec, reader.known_classes(spec.path)):
+    if _names_all_classes(spec, reader.known_classes(spec)):
         defaults.add("classes")
-    if reader.has_fixed_splits(spec.path):
+    if reader.published(spec) is None:
+        defaults.add("partial")
+    if reader.has_fixed_splits(spec):
         defaults |= {"validation_fraction", "test_fraction"}
-        if spec.train_fraction == 1:
+        if spec.train_fraction == 1 and spec.train_per_class is None and spec.n_classes is None:
             defaults.add("split_seed")
-    return spec.model_copy(update={name: DatasetSpec.model_fields[name].default for name in defaults})
+    changes = {name: DatasetSpec.model_fields[name].default for name in defaults}
+    if spec.referable_grade is None:
+        changes["referable_grade"] = reader.referable_grade
+    return spec.model_copy(update=changes)
+
+
+def _options(reader: Reader, spec: DatasetSpec) -> Pairs:
+    given = spec.options.as_dict()
+    if reader.options is None:
+        if given:
+            raise SpecError(
+                f"dataset.options.{next(iter(given))} is not known: the reader {spec.reader!r} has no options"
+            )
+        return Pairs()
+    try:
+        written = reader.options.model_validate(given)
+    except ValidationError as error:
+        problems = describe(error, reader.options, prefix=("dataset", "options"))
+        raise SpecError("\n".join(problem.message for problem in problems)) from None
+    return _PAIRS.validate_python(written.model_dump(mode="json"))
+
+
+_PAIRS: TypeAdapter[Pairs] = TypeAdapter(FrozenMapping)
 
 
 def _names_all_classes(spec: DatasetSpec, known: tuple[str, ...] | None) -> bool:

@@ -3,9 +3,10 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L")
+_PHOTOMETRIC = 262  # the TIFF tag that says which end of the range is white
 
 
 def decode(data: bytes) -> Image.Image:
@@ -23,7 +24,13 @@ def decode(data: bytes) -> Image.Image:
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
             raise ValueError(f"holds {opened.n_frames} pages where one image is expected")  # type: ignore[attr-defined]
         upright = ImageOps.exif_transpose(opened)
-        return _eight_bit(upright)
+        is_negative = opened.mode in GREY_16_BIT and _says_white_is_zero(opened)
+        return ImageOps.invert(_eight_bit(upright)) if is_negative else _eight_bit(upright)
+
+
+def _says_white_is_zero(opened: Image.Image) -> bool:
+    # X-ray film scanners write such TIFFs. Pillow turns them around at 1 to 8 bits, and forgets it at 16.
+    return isinstance(opened, TiffImagePlugin.TiffImageFile) and opened.tag_v2.get(_PHOTOMETRIC) == 0
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -39,6 +46,17 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
         return Image.alpha_composite(ground, opaque).convert("RGB")
     return image if image.mode == "L" else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def as_pixmap(pixels: np.ndarray) -> bytes:
+    """Return a file that `decode` turns into these very pixels, at next to no cost.
+
+    Args:
+        pixels: (height, width) grey or (height, width, 3) RGB, uint8.
+    """
+    height, width = pixels.shape[:2]
+    kind = "P5" if pixels.ndim == 2 else "P6"  # Netpbm's binary grey and colour
+    return f"{kind}\n{width} {height}\n255\n".encode() + pixels.tobytes()
 
 
 def fit(image: Image.Image, *, size_px: int, channels: int) -> np.ndarray:

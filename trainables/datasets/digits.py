@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.datasets.catalog import DIGITS
 from trainables.datasets.packed import ImageArray
+from trainables.datasets.readers import DIGITS
 from trainables.datasets.table import Table
 
 BRIGHTEST = 16

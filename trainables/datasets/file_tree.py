@@ -6,9 +6,9 @@ Hidden files and what macOS adds are not seen.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from trainables.datasets.archive import ARCHIVE_SUFFIXES, archive_contents, index_archive
 from trainables.datasets.cache import cache_folder
@@ -16,6 +16,7 @@ from trainables.datasets.image_names import is_image, is_seen
 from trainables.errors import DataError
 
 Contents = Iterator[tuple[str, Callable[[], bytes]]]
+DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -67,35 +68,53 @@ def archives_beside(location: Path) -> list[Path]:
 
 
 def _open_folder(root: Path) -> FileTree:
-    files: dict[str, os.stat_result] = {}
-    folders: set[str] = set()
-    # Links are followed: people link class folders together from several disks.
-    for here, inner, names in os.walk(root, followlinks=True):
-        inner[:] = [name for name in inner if is_seen(name)]
-        below = PurePosixPath(Path(here).relative_to(root).as_posix())
-        if len(below.parts) > 8:
+    versions: dict[str, tuple[int, int, int]] = {}
+    folders: list[str] = []
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        if below.count("/") > DEEPEST:
             raise DataError(
                 f"{root.name}: {below} is nested too deeply; does a link lead back to its folder?"
             )
-        folders.update(str(below / name) for name in inner)
-        for name in names:
-            if is_seen(name) and is_image(name):
-                path = Path(here, name)
-                if not path.exists():
-                    raise DataError(f"{root.name}: {below / name} is a link to nothing; mend or remove it")
-                files[str(below / name)] = path.stat()
-    names = sorted(files)
+        for entry in _entries(root, below):
+            path = f"{below}/{entry.name}" if below else entry.name
+            # Links are followed: people link class folders together from several disks.
+            if entry.is_dir():
+                folders.append(path)
+                waiting.append(path)
+            elif is_image(entry.name):
+                versions[path] = _version(_stat(entry, f"{root.name}: {path}"))
+    names = tuple(sorted(versions))
     return FileTree(
         name=root.name,
-        files=tuple(names),
+        files=names,
         folders=tuple(sorted(folders)),
-        fingerprint=_digest([(name, *_version(files[name])) for name in names]),
+        fingerprint=_digest((name, *versions[name]) for name in names),
         contents=lambda: ((name, (root / name).read_bytes) for name in names),
     )
 
 
+def _entries(root: Path, below: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root / below) as entries:
+            return [entry for entry in entries if is_seen(entry.name)]
+    except PermissionError as error:
+        raise DataError(
+            f"{root.name}: the folder {root / below} cannot be listed ({error.strerror}); "
+            "give yourself the right to read it"
+        ) from error
+
+
+def _stat(entry: os.DirEntry[str], where: str) -> os.stat_result:
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        raise DataError(f"{where} is a link to nothing; mend or remove it") from None
+
+
 def _open_archive(archive: Path) -> FileTree:
-    fingerprint = _digest([archive.name, *_version(archive.stat())])
+    fingerprint = fingerprint_of(archive)
     index = index_archive(archive, cache_folder() / "archives" / f"{fingerprint}.json")
     return FileTree(
         name=archive.name,
@@ -106,10 +125,18 @@ def _open_archive(archive: Path) -> FileTree:
     )
 
 
+def fingerprint_of(*files: Path) -> str:
+    """Return what changes whenever one of the files does: a digest of names, sizes and times."""
+    return _digest((file.name, *_version(file.stat())) for file in files)
+
+
 def _version(stat: os.stat_result) -> tuple[int, int, int]:
     # The change time too: unpacking sets the modification time to what the archive says.
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+def _digest(rows: Iterable[tuple[str, int, int, int]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:  # one by one: there are collections of a million files
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()

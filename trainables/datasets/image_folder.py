@@ -6,7 +6,7 @@ not known, so every image is its own group.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -21,11 +21,11 @@ SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "
 
 @dataclass(frozen=True)
 class _Layout:
-    """The paths of the images and of all folders, as their parts."""
+    """The paths of the images and of all folders."""
 
     name: str
-    files: tuple[tuple[str, ...], ...]
-    folders: tuple[tuple[str, ...], ...]
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
 
 
 def read_image_folder(location: Path | None) -> Table:
@@ -36,25 +36,21 @@ def read_image_folder(location: Path | None) -> Table:
     """
     assert location is not None, "the catalog says that this reader needs a path"
     tree = open_file_tree(location)
-    layout = _without_copy(_Layout(tree.name, _parts(tree.files), _parts(tree.folders)))
+    layout = _without_copy(_Layout(tree.name, tree.files, tree.folders))
     split_of = _check_layout(layout)
     classes = _classes(layout, split_of)
     number = {name: n for n, name in enumerate(classes)}
-    names = tuple("/".join(parts) for parts in layout.files)
+    names = np.array(layout.files)
     return Table(
         name=tree.name,
-        images=ImageFiles(names, _numbered(tree, names), tree.fingerprint),
+        images=ImageFiles(layout.files, _numbered(tree, layout.files), tree.fingerprint),
         rows=np.arange(len(names)),
-        labels=np.array([number[parts[-2]] for parts in layout.files], dtype=np.int64),
+        labels=np.array([number[path.split("/")[-2]] for path in layout.files], dtype=np.int64),
         classes=classes,
-        sample_ids=np.array(names),
-        groups=np.array(names),
-        splits=np.array([split_of[parts[0]] if split_of else "train" for parts in layout.files]),
+        sample_ids=names,
+        groups=names,
+        splits=np.array([split_of[path.split("/")[0]] if split_of else "train" for path in layout.files]),
     )
-
-
-def _parts(paths: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(PurePosixPath(path).parts for path in paths)
 
 
 def _numbered(
@@ -66,12 +62,16 @@ def _numbered(
 
 def _without_copy(layout: _Layout) -> _Layout:
     """Leave out a folder that holds everything a second time (`chest_xray/chest_xray` of Kermany's data)."""
-    tops = {parts[0] for parts in layout.folders}
+    tops = {_top(path) for path in layout.folders}
     copy = layout.name.split(".")[0]
     if copy not in tops or "train" not in {top.lower() for top in tops}:
         return layout
-    files = tuple(parts for parts in layout.files if parts[0] != copy)
-    return _Layout(layout.name, files, tuple(parts for parts in layout.folders if parts[0] != copy))
+    files = tuple(path for path in layout.files if _top(path) != copy)
+    return _Layout(layout.name, files, tuple(path for path in layout.folders if _top(path) != copy))
+
+
+def _top(path: str) -> str:
+    return path.split("/", 1)[0]
 
 
 def _check_layout(layout: _Layout) -> dict[str, str]:
@@ -80,20 +80,20 @@ def _check_layout(layout: _Layout) -> dict[str, str]:
         raise DataError(
             f"{layout.name}: expected images ({', '.join(IMAGE_SUFFIXES)}), found none; mend dataset.path"
         )
-    depth = 3 if any(len(parts) == 3 for parts in layout.files) else 2
-    stray = next((parts for parts in layout.files if len(parts) != depth), None)
+    depth = 3 if any(path.count("/") == 2 for path in layout.files) else 2
+    stray = next((path for path in layout.files if path.count("/") != depth - 1), None)
     if stray is not None:
         raise DataError(
             f"{layout.name}: expected every image at {'split/class/image' if depth == 3 else 'class/image'}, "
-            f"found {'/'.join(stray)}; move or remove it"
+            f"found {stray}; move or remove it"
         )
-    tops = sorted({parts[0] for parts in layout.folders})
+    tops = sorted({_top(path) for path in layout.folders})
     known = [top for top in tops if top.lower() in SPLIT_FOLDERS]
     if depth == 2:
         if known:
             raise DataError(
                 f"{layout.name}: expected the images of {known[0]} in one folder per class "
-                f"({known[0]}/class/image), found {'/'.join(layout.files[0])}"
+                f"({known[0]}/class/image), found {layout.files[0]}"
             )
         return {}
     for top in tops:
@@ -117,19 +117,19 @@ def _classes(layout: _Layout, split_of: dict[str, str]) -> tuple[str, ...]:
         DataError: fewer than two, one without images, or one that a split lacks.
     """
     depth = 2 if split_of else 1
-    filled = {parts[:-1] for parts in layout.files}
-    for parts in layout.folders:
-        if len(parts) == depth and parts not in filled:
+    filled = {path.rpartition("/")[0] for path in layout.files}
+    for folder in layout.folders:
+        if folder.count("/") == depth - 1 and folder not in filled:
             raise DataError(
-                f"{layout.name}: the class folder {'/'.join(parts)} holds no images "
+                f"{layout.name}: the class folder {folder} holds no images "
                 f"({', '.join(IMAGE_SUFFIXES)}); fill or remove it"
             )
-    classes = tuple(sorted({parts[-1] for parts in filled}))
+    classes = tuple(sorted({folder.rpartition("/")[2] for folder in filled}))
     if len(classes) < 2:
         raise DataError(f"{layout.name}: expected at least two class folders, found only {classes[0]!r}")
     for folder in split_of:
         for name in classes:
-            if (folder, name) not in filled:
+            if f"{folder}/{name}" not in filled:
                 raise DataError(
                     f"{layout.name}: expected the same classes in every split, "
                     f"found no folder {folder}/{name}; add it, or remove {name!r} from the other splits"

@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from trainables.datasets.catalog import find_reader, normalize_dataset
-from trainables.datasets.file_tree import archives_beside
-from trainables.datasets.packed import pack
+from trainables.datasets.packed_file import Progress
+from trainables.datasets.preparation import Ready, make_ready
+from trainables.datasets.reading import is_there, location_of
+from trainables.datasets.selection import Task, task_of
 from trainables.datasets.spec import DatasetSpec
-from trainables.datasets.splits import draw_fraction, draw_splits
 from trainables.datasets.table import SPLITS, Table
 from trainables.errors import DataError
 
@@ -29,7 +26,8 @@ class Split:
 
     Attributes:
         images: (n, channels, size_px, size_px) uint8, read-only, perhaps mapped from a file.
-        labels: (n,) int64 class numbers, or (n, n_classes) uint8 marks of a multilabel task.
+        labels: (n,) int64 class numbers, or (n, n_classes) uint8 marks of a multilabel task: 0, 1, or
+            `trainables.datasets.table.UNKNOWN`.
         sample_ids: (n,) str, unique over all splits.
         groups: (n,) str; samples of one patient or lesion share it.
     """
@@ -47,16 +45,20 @@ class Dataset:
     Attributes:
         digest: SHA-256, in hex, of the classes, ids, groups, labels and pixels of the splits.
         mean, sd: per channel, of pixels scaled to 0 … 1.
+        referable_grade: of an ordinal task, the class number from which on a grade counts as positive.
+        skipped: the images that were left out because they cannot be decoded, sorted.
     """
 
     classes: tuple[str, ...]
-    task: Literal["multiclass", "multilabel"]
+    task: Task
     train: Split
     val: Split
     test: Split
     digest: str
     mean: tuple[float, ...]
     sd: tuple[float, ...]
+    referable_grade: int | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
@@ -64,53 +66,42 @@ class Dataset:
         return len(self.classes)
 
 
-def load_dataset(spec: DatasetSpec, *, data_root: Path | None) -> Dataset:
-    """Read, split and decode a dataset.
+def load_dataset(spec: DatasetSpec, *, data_root: Path | None, progress: Progress | None = None) -> Dataset:
+    """Read, select, split and decode a dataset.
 
     Args:
         data_root: the folder that `spec.path` is below.
+        progress: called with the images that are decoded and with all.
 
     Raises:
-        SpecError: a reader that does not exist, or a path it cannot use.
+        SpecError: a reader that does not exist, a path it cannot use, or a grade that the labels do not have.
         DataError: images or labels that are missing, unreadable or inconsistent.
     """
-    spec = normalize_dataset(spec)
-    table = _read(spec, data_root)
-    missing = table.missing_splits
-    if spec.classes is not None:
-        table = table.select_classes(spec.classes)
-    table = _with_all_splits(table, missing, spec)
-    table.check_every_class()
-    if spec.train_fraction < 1:
-        table = _with_train_fraction(table, spec)
-    pixels = pack(table.images, name=table.name, size_px=spec.size_px, channels=spec.channels)
-    train, val, test = (_split(table.take(table.splits == name), pixels) for name in SPLITS)
-    mean, sd = _statistics(spec, train.images, table.name)
+    return assemble(make_ready(spec, data_root=data_root, progress=progress))
+
+
+def assemble(ready: Ready) -> Dataset:
+    """Return the dataset that was made ready.
+
+    Raises:
+        DataError: all training pixels are equal.
+    """
+    selected, spec = ready.selected, ready.spec
+    pixels = ready.packed.pixels
+    train, val, test = (_split(selected.take(selected.splits == name), pixels) for name in SPLITS)
+    mean, sd = _statistics(spec, train.images, selected.name)
     return Dataset(
-        classes=table.classes,
-        task="multilabel" if table.is_multilabel else "multiclass",
+        classes=selected.classes,
+        task=task_of(selected, spec),
         train=train,
         val=val,
         test=test,
-        digest=_digest(table.classes, (train, val, test)),
+        digest=_digest(selected.classes, (train, val, test)),
         mean=mean,
         sd=sd,
+        referable_grade=spec.referable_grade,
+        skipped=ready.skipped,
     )
-
-
-def _read(spec: DatasetSpec, data_root: Path | None) -> Table:
-    reader = find_reader(spec.reader)
-    module, function = reader.function.split(":")
-    read: Callable[[Path | None], Table] = getattr(import_module(module), function)
-    return read(_location(spec, data_root))
-
-
-def _location(spec: DatasetSpec, data_root: Path | None) -> Path | None:
-    if spec.path is None:
-        return None
-    if data_root is None:
-        raise DataError(f"{spec.path}: set TRANSFUSION_DATA to the folder that holds it")
-    return data_root / spec.path
 
 
 def check_dataset_is_there(spec: DatasetSpec, *, data_root: Path | None) -> None:
@@ -119,39 +110,12 @@ def check_dataset_is_there(spec: DatasetSpec, *, data_root: Path | None) -> None
     Raises:
         DataError: it is not there, nor an archive of it.
     """
-    location = _location(spec, data_root)
-    if location is not None and not location.exists() and not any(archives_beside(location)):
+    location = location_of(spec, data_root)
+    if location is not None and not is_there(location):
         raise DataError(
             f"{spec.path}: not found in {data_root}; "
             "set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path"
         )
-
-
-def _with_all_splits(table: Table, missing: tuple[str, ...], spec: DatasetSpec) -> Table:
-    """Draw the splits the format lacks from its training samples, as shares of these."""
-    if not missing:
-        return table
-    shares = {"val": spec.validation_fraction, "test": spec.test_fraction}
-    shares = {name: share for name, share in shares.items() if name in missing}
-    for name, share in shares.items():
-        if share == 0:
-            field = "validation_fraction" if name == "val" else "test_fraction"
-            raise DataError(f"{table.name}: dataset.{field} must be above 0: the data have no {name} split")
-    shares = {"train": 1 - sum(shares.values()), **shares}
-    pool = table.splits == "train"
-    part = table.take(pool)
-    splits = table.splits.astype("<U5")
-    splits[pool] = draw_splits(part.membership(), part.groups, shares=shares, seed=spec.split_seed)
-    return replace(table, splits=splits)
-
-
-def _with_train_fraction(table: Table, spec: DatasetSpec) -> Table:
-    train = np.flatnonzero(table.splits == "train")
-    part = table.take(train)
-    kept = draw_fraction(part.membership(), part.groups, fraction=spec.train_fraction, seed=spec.split_seed)
-    chosen = table.splits != "train"
-    chosen[train[kept]] = True
-    return table.take(chosen)
 
 
 def _split(table: Table, pixels: np.ndarray) -> Split:

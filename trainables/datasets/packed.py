@@ -1,31 +1,20 @@
-"""Images of any origin as one uint8 array: decoded and resized once, then mapped from the cache.
-
-A cached file is an .npy file followed by the SHA-256 of its pixels, which is verified at every load.
-"""
+"""Images of any origin as one uint8 array: decoded and resized once, then mapped from the cache."""
 
 import hashlib
-import io
-import math
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-import PIL
 from PIL import Image
 
-from trainables.datasets.cache import cache_folder, new_cache_file
-from trainables.datasets.decoding import decode, fit
+from trainables.datasets.cache import cache_folder, only_one
+from trainables.datasets.packed_file import Progress, UnfinishedFile, load_packed_file, unfinished_file
+from trainables.datasets.rendering import DECODER, Failure, Open, Rendered, open_file, render_all
 from trainables.errors import DataError
 
-DIGEST_BYTES = 32
 NAMED_UNREADABLE = 5
-HASHED_AT_ONCE_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -33,7 +22,7 @@ class ImageArray:
     """Decoded images.
 
     Attributes:
-        pixels: (n_images, height, width) grey or (n_images, height, width, 3) RGB, uint8.
+        pixels: (n_images, height, width) grey or (n_images, height, width, 3) RGB, uint8; may be mapped.
         fingerprint: of the file they come from; None keeps them out of the cache.
     """
 
@@ -43,6 +32,10 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def name(self, number: int) -> str:
+        """Return what messages call an image."""
+        return f"image {number}"
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -50,7 +43,8 @@ class ImageFiles:
 
     Attributes:
         names: one per image, for messages.
-        contents: yields the number of every image once, in any order, and what reads its bytes.
+        contents: yields the number of every image once, in any order, and what reads its bytes. It is passed
+            over once; what reads an image that is packed already is not called.
         fingerprint: changes whenever a file does.
     """
 
@@ -61,39 +55,85 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.names)
 
+    def name(self, number: int) -> str:
+        """Return what messages call an image."""
+        return self.names[number]
 
-def pack(images: ImageArray | ImageFiles, *, name: str, size_px: int, channels: int) -> np.ndarray:
+
+@dataclass(frozen=True)
+class Packed:
+    """All images of a dataset.
+
+    Attributes:
+        pixels: (n_images, channels, size_px, size_px) uint8, read-only; those of a broken image are 0.
+        broken: why an image cannot be decoded, by its number.
+        was_there: this call decoded nothing.
+    """
+
+    pixels: np.ndarray
+    broken: Mapping[int, str]
+    was_there: bool
+
+
+def pack(
+    images: ImageArray | ImageFiles,
+    *,
+    name: str,
+    size_px: int,
+    channels: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Return (n_images, channels, size_px, size_px) uint8, read-only, from the cache where there is one.
 
     Args:
         name: of the dataset, for messages.
+        progress: called whenever a shard of images is kept.
 
     Raises:
         DataError: images that cannot be read (all are counted, the first are named), or a cache that
             cannot be written.
     """
+    packed = pack_readable(images, name=name, size_px=size_px, channels=channels, progress=progress)
+    refuse_broken(packed, images, name=name)
+    return packed.pixels
+
+
+def pack_readable(
+    images: ImageArray | ImageFiles,
+    *,
+    name: str,
+    size_px: int,
+    channels: int,
+    progress: Progress | None = None,
+) -> Packed:
+    """Do what `pack` does, and leave images that cannot be decoded to the caller.
+
+    Raises:
+        DataError: files that cannot be read at all, or a cache that cannot be written.
+    """
     shape = (len(images), channels, size_px, size_px)
     if isinstance(images, ImageArray) and _fits(images.pixels, size_px, channels):
         planes = images.pixels[:, None] if images.pixels.ndim == 3 else images.pixels.transpose(0, 3, 1, 2)
-        return np.broadcast_to(planes, shape)
-    rendered = _render(images, name=name, size_px=size_px, channels=channels)
+        return Packed(np.broadcast_to(planes, shape), {}, was_there=True)
     if images.fingerprint is None:
-        pixels = np.empty(shape, np.uint8)
-        for number, image in rendered:
-            pixels[number] = image
-        pixels.flags.writeable = False
-        return pixels
-    # Decoders change from one Pillow to the next, in the last bit.
-    settings = f"{images.fingerprint}/{size_px}/{channels}/{PIL.__version__}"
+        return _pack_in_memory(images, shape)
+    settings = f"{images.fingerprint}/{size_px}/{channels}/{DECODER}"
     path = cache_folder() / "packed" / f"{hashlib.sha256(settings.encode()).hexdigest()}.npy"
-    packed = _load(path, shape)
-    if packed is None:
-        with new_cache_file(path) as stream:
-            _write(stream, shape, rendered)
-        packed = _load(path, shape)
-    if packed is None:
-        raise DataError(f"{name}: the cache file {path} is damaged as soon as it is written; check the disk")
-    return packed
+    found = load_packed_file(path, shape)
+    if found is not None:
+        return Packed(found.pixels, found.broken, was_there=True)
+    return _make(path, images, shape, name=name, progress=progress or _ignore)
+
+
+def refuse_broken(packed: Packed, images: ImageArray | ImageFiles, *, name: str) -> None:
+    """Refuse images of which one cannot be decoded.
+
+    Raises:
+        DataError: counts all and names the first.
+    """
+    if packed.broken:
+        cure = "replace or remove them, or write broken_files: skip"
+        raise _unreadable(packed.broken, images, name, cure=cure)
 
 
 def _fits(pixels: np.ndarray, size_px: int, channels: int) -> bool:
@@ -101,94 +141,78 @@ def _fits(pixels: np.ndarray, size_px: int, channels: int) -> bool:
     return pixels.shape[1:3] == (size_px, size_px) and (is_grey or channels == 3)
 
 
-def _render(
-    images: ImageArray | ImageFiles, *, name: str, size_px: int, channels: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the number and the pixels of every image, decoded by a few threads."""
-    unreadable: list[str] = []
-    for number, outcome in _outcomes(images, size_px, channels):
-        if isinstance(outcome, Exception):
-            file = images.names[number] if isinstance(images, ImageFiles) else f"image {number}"
-            unreadable.append(f"{file} ({outcome})")
+def _pack_in_memory(images: ImageArray | ImageFiles, shape: tuple[int, ...]) -> Packed:
+    pixels = np.zeros(shape, np.uint8)
+    broken = {}
+    for number, image in _render(images, np.zeros(len(images), bool), shape):
+        if isinstance(image, Failure):
+            broken[number] = image.reason
         else:
-            yield number, outcome
-    if unreadable:
-        listed = "; ".join(sorted(unreadable)[:NAMED_UNREADABLE])
-        more = (
-            f"; and {len(unreadable) - NAMED_UNREADABLE} more" if len(unreadable) > NAMED_UNREADABLE else ""
-        )
-        raise DataError(
-            f"{name}: {len(unreadable)} of {len(images)} images cannot be read: {listed}{more}; "
-            "replace or remove them"
-        )
+            pixels[number] = image
+    pixels.flags.writeable = False
+    return Packed(pixels, broken, was_there=False)
 
 
-def _outcomes(
-    images: ImageArray | ImageFiles, size_px: int, channels: int
-) -> Iterator[tuple[int, np.ndarray | Exception]]:
-    n_threads = min(16, os.cpu_count() or 1)
-    waiting: deque[tuple[int, Future[np.ndarray | Exception]]] = deque()
-    with ThreadPoolExecutor(n_threads) as threads:
-        for number, open_image in _openers(images):
-            waiting.append((number, threads.submit(_render_one, open_image, size_px, channels)))
-            if len(waiting) > 8 * n_threads:  # bounded, whatever the number of images
-                number, future = waiting.popleft()
-                yield number, future.result()
-        for number, future in waiting:
-            yield number, future.result()
+def _make(
+    path: Path, images: ImageArray | ImageFiles, shape: tuple[int, ...], *, name: str, progress: Progress
+) -> Packed:
+    with only_one(path):
+        found = load_packed_file(path, shape)  # made by whom we waited for
+        if found is not None:
+            return Packed(found.pixels, found.broken, was_there=True)
+        with unfinished_file(path, shape, progress) as unfinished:
+            _fill(unfinished, images, _render(images, unfinished.done.copy(), shape), name=name)
+        made = load_packed_file(path, shape)
+    if made is None:
+        raise DataError(f"{name}: the cache file {path} is damaged as soon as it is written; check the disk")
+    return Packed(made.pixels, made.broken, was_there=False)
 
 
-def _openers(images: ImageArray | ImageFiles) -> Iterator[tuple[int, Callable[[], Image.Image]]]:
+def _fill(
+    unfinished: UnfinishedFile, images: ImageArray | ImageFiles, rendered: Rendered, *, name: str
+) -> None:
+    unread: dict[int, str] = {}
+    for number, image in rendered:
+        if not isinstance(image, Failure):
+            unfinished.add(number, image)
+        elif image.is_broken:
+            unfinished.add(number, image.reason)
+        else:
+            unread[number] = image.reason
+    if unread:
+        unfinished.finish_shard()
+        cure = "mend the access and load again; the others are kept"
+        raise _unreadable(unread, images, name, cure=cure)
+    unfinished.finish()
+
+
+def _render(images: ImageArray | ImageFiles, done: np.ndarray, shape: tuple[int, ...]) -> Rendered:
+    channels, size_px = shape[1:3]
+    waiting = ((number, opener) for number, opener in _openers(images, size_px) if not done[number])
+    return render_all(waiting, size_px=size_px, channels=channels)
+
+
+def _openers(images: ImageArray | ImageFiles, size_px: int) -> Iterator[tuple[int, Open]]:
     if isinstance(images, ImageArray):
-        for number, pixels in enumerate(images.pixels):
-            yield number, partial(Image.fromarray, np.ascontiguousarray(pixels))
+        for number in range(len(images)):
+            yield number, partial(_from_array, images.pixels, number)
     else:
         for number, read in images.contents():
-            yield number, partial(_decode_from, read)
+            yield number, partial(open_file, read, size_px=size_px)
 
 
-def _decode_from(read: Callable[[], bytes]) -> Image.Image:
-    return decode(read())
+def _from_array(pixels: np.ndarray, number: int) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(pixels[number]))
 
 
-def _render_one(open_image: Callable[[], Image.Image], size_px: int, channels: int) -> np.ndarray | Exception:
-    try:
-        return fit(open_image(), size_px=size_px, channels=channels)
-    # A decoder fed with damaged bytes raises almost anything; what it is belongs in the message.
-    except Exception as error:
-        return error
+def _unreadable(
+    reasons: Mapping[int, str], images: ImageArray | ImageFiles, name: str, *, cure: str
+) -> DataError:
+    named = sorted(f"{images.name(number)} ({reason})" for number, reason in reasons.items())
+    listed = "; ".join(named[:NAMED_UNREADABLE])
+    more = f"; and {len(named) - NAMED_UNREADABLE} more" if len(named) > NAMED_UNREADABLE else ""
+    return DataError(f"{name}: {len(named)} of {len(images)} images cannot be read: {listed}{more}; {cure}")
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
-def _write(stream: IO[bytes], shape: tuple[int, ...], rendered: Iterator[tuple[int, np.ndarray]]) -> None:
-    # Written, not mapped: a full disk is then an error here, and no signal that ends the process.
-    header, image_bytes = _header(shape), math.prod(shape[1:])
-    stream.write(header)
-    for number, image in rendered:
-        stream.seek(len(header) + number * image_bytes)
-        stream.write(image.tobytes())
-    stream.seek(len(header))
-    digest = hashlib.sha256()
-    while block := stream.read(HASHED_AT_ONCE_BYTES):
-        digest.update(block)
-    stream.write(digest.digest())
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map a cached file; None if there is none, or if it is not what was written."""
-    header = _header(shape)
-    try:
-        with path.open("rb") as stream:
-            if stream.read(len(header)) != header:
-                return None
-            stream.seek(-DIGEST_BYTES, os.SEEK_END)
-            expected = stream.read()
-        packed = np.memmap(path, np.uint8, mode="r", offset=len(header), shape=shape)
-    except (OSError, ValueError):  # absent, or shorter than its header says
-        return None
-    return packed if hashlib.sha256(packed.data).digest() == expected else None
+def _ignore(_done: int, _total: int) -> None:
+    """Report no progress."""

@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from trainables.fields import Channels, Fraction, ListAsTuple, SpecModel
+from trainables.fields import (
+    Channels,
+    Fraction,
+    FrozenMapping,
+    ListAsTuple,
+    Pairs,
+    Sha256,
+    SpecModel,
+)
 
 
 def below_data_root(value: str) -> str:
@@ -31,31 +39,55 @@ class DatasetSpec(SpecModel):
     Attributes:
         reader: the on-disk format, an entry of `trainables.datasets.catalog.READERS`.
         path: file or folder below the data root (`TRANSFUSION_DATA`); None where the reader needs none.
+        options: of the reader, as its entry in the catalog describes them.
+        partial: the copy on disk is a part of what was published; otherwise its counts must be those.
+        broken_files: `refuse` the dataset, or `skip` such images and say which.
         size_px: side to which images are resized (bilinear, antialiased); square.
         channels: 1 (grey, ITU-R 601) or 3 (RGB; grey is repeated).
         classes: keep these classes, numbered in this order; None keeps all.
+        n_classes: keep so many of the classes, drawn by `split_seed`; fewer are part of more.
+        superclasses: coarser labels: a mapping of each superclass to its classes, or a file below the data
+            root with the columns `class,superclass`; `superclasses_sha256` is filled in when the spec is
+            resolved.
         train_fraction: share of the training samples kept, stratified by class, whole groups.
+        train_per_class: keep at most so many training samples of each class, whole groups.
         validation_fraction, test_fraction: used where the format has no such split of its own.
-        split_seed: of the drawn splits and of `train_fraction`; not the trial's seed, so that the seeds
-            of a cell see the same images.
+        split_seed: of the drawn splits, classes and samples; not the trial's seed, so that the seeds of a
+            cell see the same images.
         normalize: `train` (mean and sd of the training split), `imagenet`, or `unit` (-1 … 1).
+        referable_grade: the labels are grades, and a grade of at least this counts as positive in auroc
+            and auprc; None is what the reader says.
     """
 
     reader: str
     path: DataPath | None = None
+    options: FrozenMapping = Pairs()
+    partial: bool = False
+    broken_files: Literal["refuse", "skip"] = "refuse"
     size_px: Annotated[int, Field(ge=8, le=4096)] = 28
     channels: Channels = 1
     classes: Annotated[tuple[str, ...] | None, ListAsTuple] = None
+    n_classes: Annotated[int, Field(ge=2)] | None = None
+    superclasses: DataPath | FrozenMapping | None = None
+    superclasses_sha256: Sha256 | None = None
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    train_per_class: Annotated[int, Field(ge=1)] | None = None
     validation_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.15
     split_seed: Annotated[int, Field(ge=0)] = 0
     normalize: Literal["train", "imagenet", "unit"] = "train"
+    referable_grade: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "DatasetSpec":
         if self.classes is not None and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
             raise ValueError("classes must name at least two different classes")
+        if self.n_classes is not None and self.classes is not None and self.n_classes > len(self.classes):
+            raise ValueError(f"n_classes must be at most the {len(self.classes)} of classes")
+        if self.train_per_class is not None and self.train_fraction < 1:
+            raise ValueError("give either train_fraction or train_per_class")
+        if self.superclasses_sha256 is not None and not isinstance(self.superclasses, str):
+            raise ValueError("superclasses_sha256 belongs to a file of superclasses")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction + test_fraction must leave samples for training")
         return self
@@ -66,4 +98,10 @@ class DatasetSpec(SpecModel):
         name = PurePosixPath(self.path).name.split(".")[0] if self.path else self.reader
         if self.classes is not None:
             name += f" {self.classes[0]}–{self.classes[-1]}"
+        if self.n_classes is not None:
+            name += f" {self.n_classes} classes"
+        if self.superclasses is not None:
+            name += " coarse"
+        if self.train_per_class is not None:
+            name += f" {self.train_per_class} a class"
         return name if self.train_fraction == 1 else f"{name} {self.train_fraction:.3g}"

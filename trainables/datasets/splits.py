@@ -68,6 +68,27 @@ def draw_fraction(membership: np.ndarray, groups: np.ndarray, *, fraction: float
     return kept[group_of]
 
 
+def draw_per_class(membership: np.ndarray, groups: np.ndarray, *, n: int, seed: int) -> np.ndarray:
+    """Choose at most `n` samples of every class, whole groups; of the same seed, fewer are part of more.
+
+    The groups of a class are taken in turn while its samples number at most `n`, and a group of several
+    classes only if every one of them has room. The first group of every class is kept whatever its size.
+    Samples of no class count as one more.
+
+    Returns:
+        (n_samples,) bool, which samples are kept.
+    """
+    names, group_of = np.unique(groups, return_inverse=True)
+    counts = _counts(membership, group_of, len(names))
+    order = _shuffled(names, seed=seed, purpose="fraction")
+    upto = np.cumsum(counts[order], axis=0)
+    has_room = ((upto <= n) | (counts[order] == 0)).all(1)
+    is_first = ((counts[order] > 0) & (upto == counts[order])).any(1)
+    kept = np.zeros(len(names), bool)
+    kept[order] = has_room | is_first
+    return kept[group_of]
+
+
 def _counts(membership: np.ndarray, group_of: np.ndarray, n_groups: int) -> np.ndarray:
     """Return (n_groups, n_classes + 1): samples by class, and in the last column those of no class."""
     of_none = ~membership.any(1, keepdims=True)

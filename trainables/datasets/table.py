@@ -1,13 +1,29 @@
 """What every reader yields: one row per sample, the pixels not yet decoded."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from trainables.datasets.packed import ImageArray, ImageFiles
-from trainables.errors import DataError, unknown_choice
+from trainables.errors import DataError
 
 SPLITS = ("train", "val", "test")
+# A mark that is neither 0 nor 1: no loss and no score.
+UNKNOWN = 255
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """What a reader found, in the publisher's own terms, before anything is selected.
+
+    Attributes:
+        splits: images by the names of `trainables.datasets.published.Published.splits`.
+        classes: images by class, over all splits.
+    """
+
+    splits: Mapping[str, int]
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -18,11 +34,13 @@ class Table:
         name: file or folder, for messages.
         images: of `n_images`; a row of the table is image `rows[i]`.
         rows: (n_samples,) int64.
-        labels: (n_samples,) int64, or (n_samples, n_classes) uint8 where a sample can have several.
+        labels: (n_samples,) int64 class numbers, or (n_samples, n_classes) uint8 marks where a sample can
+            have several: 0, 1, or UNKNOWN.
         classes: names, in the order of the label numbers or columns.
         sample_ids: (n_samples,) str, unique.
         groups: (n_samples,) str; samples of one patient or lesion share it and stay in one split.
         splits: (n_samples,) of SPLITS; a format without splits says `train` everywhere.
+        on_disk: what was found, for comparison with what was published; None where nothing is published.
     """
 
     name: str
@@ -33,6 +51,7 @@ class Table:
     sample_ids: np.ndarray
     groups: np.ndarray
     splits: np.ndarray
+    on_disk: OnDisk | None = None
 
     @property
     def is_multilabel(self) -> bool:
@@ -55,28 +74,37 @@ class Table:
             splits=self.splits[chosen],
         )
 
-    def select_classes(self, classes: tuple[str, ...]) -> "Table":
-        """Return the samples of these classes, numbered in this order; of a multilabel table the columns.
-
-        Raises:
-            DataError: no such class; the message lists the known ones.
-        """
-        for name in classes:
-            if name not in self.classes:
-                raise DataError(unknown_choice(f"{self.name}: dataset.classes", name, self.classes))
-        numbers = [self.classes.index(name) for name in classes]
-        if self.is_multilabel:
-            return replace(self, labels=self.labels[:, numbers], classes=classes)
-        new_number = np.full(len(self.classes), -1)
-        new_number[numbers] = np.arange(len(numbers))
-        labels = new_number[self.labels]
-        return replace(self, labels=labels, classes=classes).take(labels >= 0)
-
     def membership(self) -> np.ndarray:
         """Return (n_samples, n_classes) bool: which classes a sample belongs to."""
         if self.is_multilabel:
-            return self.labels.astype(bool)
+            return self.labels == 1
         return self.labels[:, None] == np.arange(len(self.classes))
+
+    def crossing_groups(self) -> dict[str, tuple[str, ...]]:
+        """Return the groups that are in more than one split, with their splits."""
+        names, group_of = np.unique(self.groups, return_inverse=True)
+        is_in = np.zeros((len(names), len(SPLITS)), bool)
+        for number, split in enumerate(SPLITS):
+            is_in[group_of[self.splits == split], number] = True
+        return {
+            str(names[group]): tuple(np.array(SPLITS)[is_in[group]].tolist())
+            for group in np.flatnonzero(is_in.sum(1) > 1)
+        }
+
+    def check_groups(self) -> None:
+        """Refuse splits that share a group: the test would be of people known from training.
+
+        Raises:
+            DataError: counts such groups and names the first.
+        """
+        crossing = self.crossing_groups()
+        if crossing:
+            group, splits = next(iter(crossing.items()))
+            raise DataError(
+                f"{self.name}: expected every group (patient or lesion) in one split, found "
+                f"{len(crossing)} in several; {group!r} is in {' and '.join(splits)}; "
+                "mend the splits of the data"
+            )
 
     def check_every_class(self) -> None:
         """Refuse splits of which one has no sample of a class: it could not be scored.

@@ -13,7 +13,7 @@ from trainables.checkpoints import read_checkpoint
 from trainables.errors import CheckpointError, SpecError, TrackingError
 from trainables.record import names
 from trainables.record.store import Store, canonical, open_store
-from trainables.spec import DatasetSpec, TrialSpec, parse_trial
+from trainables.spec import SPEC_VERSION, DatasetSpec, TrialSpec, parse_trial
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class TrialRecord:
         return self.state.step if self.state else 0
 
 
+class _OtherVersionError(TrackingError):
+    """A run whose spec is of another version: nothing is wrong with it, but it is not ours to read."""
+
+
 class RecordReader:
     """Reads trials from a store."""
 
@@ -85,12 +89,19 @@ class RecordReader:
         by_trial: dict[str, list[Run]] = {}
         for run in self.store.search(names.KIND, names.TRIAL_KIND, *of_study):
             by_trial.setdefault(run.data.tags.get(names.TRIAL_ID, run.info.run_id), []).append(run)
-        records = []
+        records, n_other_versions = [], 0
         for runs in by_trial.values():
             try:
                 records.append(self._record(canonical(runs)))
+            except _OtherVersionError:
+                n_other_versions += 1
             except (TrackingError, CheckpointError) as error:
                 self.notices.append(str(error))
+        if n_other_versions:
+            self.notices.append(
+                f"{n_other_versions} runs were written by another version of this program, which described "
+                f"trials differently (this is version {SPEC_VERSION} of the description); they are left out"
+            )
         return records
 
     def trial(self, trial_id: str) -> TrialRecord | None:
@@ -160,7 +171,13 @@ class RecordReader:
             with self.store.artifact(run.info.run_id, names.SPEC_FILE) as file:
                 text = file.read_text()
         try:
-            return parse_trial(json.loads(text))
+            content = json.loads(text)
+            if isinstance(content, dict) and content.get("spec_version", SPEC_VERSION) != SPEC_VERSION:
+                raise _OtherVersionError(
+                    f"run {run.info.run_id}: its spec has version {content['spec_version']}, this program "
+                    f"has {SPEC_VERSION}; use the program that wrote it, or delete the run"
+                )
+            return parse_trial(content)
         except (SpecError, ValueError) as error:
             mistakes = "; ".join(str(error).splitlines())
             raise TrackingError(

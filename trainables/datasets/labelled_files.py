@@ -1,0 +1,149 @@
+"""A table that labels image files: read as text, and joined to the files that are there."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trainables.datasets.file_tree import FileTree, fingerprint_of, open_file_tree
+from trainables.datasets.packed import ImageFiles
+from trainables.datasets.table import OnDisk, Table
+from trainables.errors import DataError, suggestion
+
+LISTED = 5
+
+
+def open_unpacked(location: Path | None) -> FileTree:
+    """Open the folder of a dataset that has a table beside its images.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    assert location is not None, "the catalog says that this reader needs a path"
+    if not location.is_dir():
+        raise DataError(
+            f"{location.name}: expected an unpacked folder at {location}, with the table beside the images; "
+            "unpack it there, set TRANSFUSION_DATA to the folder that holds it, or mend dataset.path"
+        )
+    return open_file_tree(location)
+
+
+def find_file(folder: Path, *names: str) -> Path:
+    """Return the first of some files that is there.
+
+    Raises:
+        DataError: none is.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(
+        f"{folder.name}: expected the file {' or '.join(names)} in {folder}, found neither it nor its like; "
+        "fetch the dataset again, or mend dataset.path"
+    )
+
+
+def read_columns(path: Path, columns: Sequence[str], *, separator: str = ",") -> pd.DataFrame:
+    """Return columns of a table as stripped text; an empty cell is an empty text.
+
+    Names of columns are stripped too, and columns without a name left out.
+
+    Raises:
+        DataError: the file cannot be read as a table, has no rows, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path.name}: expected a table, and it cannot be read ({error})") from None
+    table.columns = [str(column).strip() for column in table.columns]
+    for column in columns:
+        if column not in table.columns:
+            found = [name for name in table.columns if not name.startswith("Unnamed:")]
+            raise DataError(
+                f"{path.name}: expected a column {column!r}, found {', '.join(found)}"
+                f"{suggestion(column, found)}"
+            )
+    if table.empty:
+        raise DataError(f"{path.name}: expected at least one row, found none; fetch it again")
+    return table[list(columns)].apply(lambda cells: cells.str.strip())
+
+
+def numbers_of(cells: pd.Series, classes: Sequence[str], *, where: str) -> np.ndarray:
+    """Return the class number of every cell.
+
+    Raises:
+        DataError: a cell that is no class; names it and its row.
+    """
+    number = {name: n for n, name in enumerate(classes)}
+    numbers = cells.map(number)
+    if numbers.isna().any():
+        row = int(np.flatnonzero(numbers.isna())[0])
+        raise DataError(
+            f"{where}: expected one of {', '.join(classes)}, found {cells.iloc[row]!r} in row "
+            f"{row + 2}; mend it"
+        )
+    return numbers.to_numpy(np.int64)
+
+
+def join_images(
+    tree: FileTree,
+    paths: Sequence[str],
+    *,
+    tables: Sequence[Path],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str],
+    splits: Sequence[str],
+    on_disk: OnDisk | None = None,
+) -> Table:
+    """Make a table of the rows whose images lie at `paths`, in the order of the paths.
+
+    Args:
+        paths: below the tree, one per row.
+        tables: the files that the rows come from.
+
+    Raises:
+        DataError: a path comes twice, or is not in the tree; all are counted, the first named.
+    """
+    _refuse(tree.name, _repeated(paths), "stand twice in the table", "remove one of the rows")
+    there = set(tree.files)
+    absent = [path for path in paths if path not in there]
+    _refuse(tree.name, absent, "are in the table, but not on disk", "fetch them, or remove their rows")
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    names = tuple(paths[i] for i in order)
+    return Table(
+        name=tree.name,
+        images=ImageFiles(names, _numbered(tree, names), f"{tree.fingerprint}/{fingerprint_of(*tables)}"),
+        rows=np.arange(len(names)),
+        labels=labels[order],
+        classes=tuple(classes),
+        sample_ids=np.array(names),
+        groups=np.array([groups[i] for i in order]),
+        splits=np.array([splits[i] for i in order]),
+        on_disk=on_disk,
+    )
+
+
+def counts(values: Sequence[str] | np.ndarray | pd.Series, names: Sequence[str]) -> Mapping[str, int]:
+    """Return how often each name occurs."""
+    found = pd.Series(values).value_counts()
+    return {name: int(found.get(name, 0)) for name in names}
+
+
+def _numbered(
+    tree: FileTree, names: tuple[str, ...]
+) -> Callable[[], Iterator[tuple[int, Callable[[], bytes]]]]:
+    number = {name: n for n, name in enumerate(names)}
+    return lambda: ((number[name], read) for name, read in tree.contents() if name in number)
+
+
+def _repeated(paths: Sequence[str]) -> list[str]:
+    series = pd.Series(list(paths), dtype=str)
+    return list(series[series.duplicated()].unique())
+
+
+def _refuse(name: str, paths: Sequence[str], what: str, cure: str) -> None:
+    if paths:
+        more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+        raise DataError(f"{name}: {len(paths)} images {what}: {', '.join(paths[:LISTED])}{more}; {cure}")

@@ -1,0 +1,64 @@
+"""Messidor-2, with the adjudicated grades 0 to 4 of `messidor_data.csv`.
+
+Images lie in `IMAGES/` (or `images/`); the case of a name, or its suffix, may differ from the table's. Images
+without a grade, which cannot be graded, are left out. `messidor-2.csv` (`left;right`), if it is there, tells
+which two images are of one examination; else every image is its own group.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from trainables.datasets.labelled_files import (
+    find_file,
+    join_images,
+    numbers_of,
+    open_unpacked,
+    read_columns,
+)
+from trainables.datasets.readers import DR_GRADES
+from trainables.datasets.table import OnDisk, Table
+
+_PAIRS = "messidor-2.csv"
+
+
+def read_messidor2(location: Path | None) -> Table:
+    """List the photographs; nothing is decoded. The format has no splits.
+
+    Raises:
+        DataError: the table or a column is missing, a grade is none, or an image is not on disk.
+    """
+    tree = open_unpacked(location)
+    assert location is not None, "open_unpacked has looked at it"
+    file = find_file(location, "messidor_data.csv")
+    rows = read_columns(file, ("image_id", "adjudicated_dr_grade"))
+    on_disk = OnDisk({"images": len(rows)})
+    rows = rows[rows["adjudicated_dr_grade"] != ""].reset_index(drop=True)
+    place = {_stem(path): path for path in tree.files}
+    stems = rows["image_id"].map(_stem)
+    exam_of = _exams(location / _PAIRS)
+    tables = [file, location / _PAIRS] if exam_of else [file]
+    grades = rows["adjudicated_dr_grade"].str.removesuffix(".0")
+    return join_images(
+        tree,
+        [place.get(stem, image) for stem, image in zip(stems, rows["image_id"], strict=True)],
+        tables=tables,
+        labels=numbers_of(grades, DR_GRADES, where=f"{file.name}: adjudicated_dr_grade"),
+        classes=DR_GRADES,
+        groups=[exam_of.get(stem, stem) for stem in stems],
+        splits=["train"] * len(rows),
+        on_disk=on_disk,
+    )
+
+
+def _stem(path: str) -> str:
+    """Return the name of an image without folder, suffix and case."""
+    return path.rpartition("/")[2].rpartition(".")[0].lower()
+
+
+def _exams(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    pairs: pd.DataFrame = read_columns(file, ("left", "right"), separator=";")
+    names = zip(pairs["left"].map(_stem), pairs["right"].map(_stem), strict=True)
+    return {eye: left for left, right in names for eye in (left, right)}

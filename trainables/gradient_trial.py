@@ -1,0 +1,136 @@
+"""A trial that trains a network step by step, and can be interrupted between any two of them."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from trainables.predictions import record_predictions
+from trainables.progress import Progress, ReportClock, Status
+from trainables.record import TrialWriter
+from trainables.schedules import evaluation_steps
+from trainables.spec import EvaluationSpec, RunOptions, TrialSpec
+from trainables.starting_point import cached_dataset, importance_weights, initial_network
+from trainables.training import Training
+
+
+class GradientTrial:
+    """The pieces of such a trial; `training` exists after `prepare`."""
+
+    def __init__(self, spec: TrialSpec, record: TrialWriter, options: RunOptions) -> None:
+        self.spec, self.record, self.options = spec, record, options
+        self.training: Training | None = None
+        self.test_metrics: Mapping[str, float] = {}
+        self._clock = ReportClock()
+        self._last_state = time.monotonic()
+        self._passed_step = -1
+
+    def prepare(self, device: torch.device, data_root: Path | None) -> None:
+        """Load the data, build and initialize the network, and take up the newest state."""
+        dataset = cached_dataset(self.spec.dataset, data_root)
+        self.record.log_dataset(name=self.spec.dataset.label, digest=dataset.digest)
+        store = self.record.store
+        weights = importance_weights(self.spec, dataset, store=store, data_root=data_root, device=device)
+        if weights is not None:
+            self.record.log_metrics(weights.facts, step=0)
+        network = initial_network(self.spec, dataset, store=store, data_root=data_root)
+        network.module.to(device)
+        self.training = Training(
+            network,
+            dataset,
+            self.spec.training,
+            seed=self.spec.seed,
+            device=device,
+            sample_weights=weights.of_images if weights is not None else None,
+        )
+        if state := self.record.load_state():
+            self.training.restore_state(state)
+            self._passed_step = self.training.step
+
+    def train(self) -> Iterator[Progress]:
+        """Train up to each step at which something is due, do it, and report."""
+        training = self._training()
+        evaluations = evaluation_steps(self.spec.training.evaluation, training.total_steps)
+        series = self._series(training.total_steps)
+        for step in sorted({*evaluations, *series}):
+            if step <= self._passed_step:
+                continue
+            if training.should_stop_early:
+                return
+            while not training.train_until(step, pause=self._clock.is_due):
+                if self._is_state_due():
+                    self._commit_state()
+                yield self.progress("running")
+            due = {"initial"} if step == 0 and "initial" in self.options.keep else set()
+            due |= {f"step-{step:07d}"} if step in series else set()
+            if due:
+                weights = training.network.module.state_dict()
+                self.record.commit_checkpoints(dict.fromkeys(due, weights), dict.fromkeys(due, step))
+            metrics = {}
+            if step in evaluations:
+                metrics = training.evaluate()
+                self.record.log_metrics(metrics, step=step)
+            self._passed_step = step
+            if self.options.state_every_s == 0 or self._is_state_due():
+                self._commit_state()
+            if self._clock.is_allowed():
+                yield self.progress("running", metrics=metrics)
+
+    def conclude(self) -> None:
+        """Commit the final and the best weights, score the test split with the best, and finish the run."""
+        training, module = self._training(), self._training().network.module
+        final = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        weights = {"final": final, "best": training.selection.weights}
+        steps = {"final": training.step, "best": training.selection.step}
+        module.load_state_dict(training.selection.weights)
+        dataset = training.dataset
+        test = training.measure(dataset.test)
+        self.test_metrics = {
+            "best_step": float(training.selection.step),
+            "n_params": float(sum(p.numel() for p in module.parameters())),
+            "n_trainable_params": float(sum(p.numel() for p in module.parameters() if p.requires_grad)),
+            "test_loss": test.metrics["loss"],
+            **record_predictions(
+                self.record, dataset, val_scores=training.predict(dataset.val), test_scores=test.scores
+            ),
+        }
+        self.record.log_metrics(self.test_metrics, step=training.step)
+        # One write holds the test scores and the weights they belong to.
+        self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
+        self.record.finish()
+
+    def interrupt(self) -> None:
+        """Commit a state, if there is anything to keep, and mark the run killed."""
+        if self.training is not None and self._passed_step >= 0:
+            self._commit_state()
+        self.record.interrupt()
+
+    def progress(
+        self, status: Status, *, metrics: Mapping[str, float] | None = None, cause: str | None = None
+    ) -> Progress:
+        """Describe where the trial stands, and restart the clock of reports."""
+        self._clock.restart()
+        step, total = (self.training.step, self.training.total_steps) if self.training else (0, 0)
+        if status == "finished":
+            metrics = self.test_metrics
+        return Progress(step, total, status, metrics or {}, cause, tuple(self.record.notices))
+
+    def _training(self) -> Training:
+        assert self.training is not None, "prepare() comes first"
+        return self.training
+
+    def _series(self, total_steps: int) -> frozenset[int]:
+        if self.options.series_points == 0:
+            return frozenset()
+        return frozenset(evaluation_steps(EvaluationSpec(points=self.options.series_points), total_steps))
+
+    def _commit_state(self) -> None:
+        state = self.record.state
+        if state is None or state.step != self._training().step:
+            self.record.commit_state(self._training().take_state())
+        self._last_state = time.monotonic()
+
+    def _is_state_due(self) -> bool:
+        every = self.options.state_every_s
+        return every > 0 and time.monotonic() - self._last_state > every

@@ -1,0 +1,39 @@
+"""Entries that other packages add to our tables, through the entry points they declare.
+
+[project.entry-points."transfusion.architectures"]
+my_net = "my_package.networks:MY_NET"
+"""
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from trainables.errors import SpecError
+
+_Entry = TypeVar("_Entry")
+
+
+@cache
+def plugins(group: str, kind: type[_Entry]) -> dict[str, _Entry]:
+    """Return what installed packages declare under `group`, by name; each is imported once.
+
+    Raises:
+        SpecError: an entry cannot be imported, is no `kind`, or two packages use one name.
+    """
+    found: dict[str, _Entry] = {}
+    for point in entry_points(group=group):
+        where = f"{group}: {point.name} ({point.value})"
+        try:
+            entry = point.load()
+        except Exception as error:  # whatever the import of a foreign package raises
+            raise SpecError(
+                f"{where} cannot be imported ({type(error).__name__}: {error}); mend or remove that package"
+            ) from error
+        if not isinstance(entry, kind):
+            raise SpecError(
+                f"{where} must be a {kind.__name__}, got a {type(entry).__name__}; mend that package"
+            )
+        if point.name in found:
+            raise SpecError(f"{where} is declared by two packages; remove one")
+        found[point.name] = entry
+    return found

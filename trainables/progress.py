@@ -1,0 +1,51 @@
+"""What a running trial tells those who wait for it, and when."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["running", "finished", "reused", "failed", "taken over"]
+
+# A report costs a round trip to the driver: the evaluations of a quick trial go in one.
+REPORT_AT_MOST_EVERY_S = 0.25
+REPORT_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands.
+
+    Attributes:
+        metrics: of the evaluation just made; empty between evaluations.
+        status: `reused` is a trial that was already finished, `taken over` one that another process
+            has begun to train.
+        cause: why it failed.
+        notices: what went wrong without stopping the trial.
+    """
+
+    step: int
+    total_steps: int
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cause: str | None = None
+    notices: tuple[str, ...] = ()
+
+
+class ReportClock:
+    """Seconds since the last report."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def restart(self) -> None:
+        """Note that a report goes out."""
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Say whether those who wait should hear something."""
+        return time.monotonic() - self._last > REPORT_EVERY_S
+
+    def is_allowed(self) -> bool:
+        """Say whether an evaluation is worth a report of its own."""
+        return time.monotonic() - self._last > REPORT_AT_MOST_EVERY_S
