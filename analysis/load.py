@@ -140,7 +140,6 @@ def load_histories(
         reader.history(record, metric).assign(trial_id=record.trial_id, metric=metric)[columns]
         for record in records
         for metric in metrics
-        if metric in record.metrics
     ]
     parts = [part for part in parts if not part.empty]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.augmentation import normalize_pixels
+from trainables.augmentation import normalize_pixels, scale_pixels
 from trainables.datasets.loading import load_dataset
 from trainables.datasets.spec import DatasetSpec
 from trainables.seeding import generator
@@ -33,7 +33,7 @@ class ProbeSet:
         """Yield normalised float32 batches in order."""
         for start in range(0, len(self.images), size):
             pixels = torch.from_numpy(np.array(self.images[start : start + size])).to(device)
-            yield normalize_pixels(pixels, mean=self.mean, sd=self.sd)
+            yield normalize_pixels(scale_pixels(pixels), mean=self.mean, sd=self.sd)
 
 
 def load_probe(spec: DatasetSpec, *, data_root: Path | None, n_images: int, seed: int = 0) -> ProbeSet:

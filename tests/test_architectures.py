@@ -443,9 +443,35 @@ def test_a_shape_that_a_network_cannot_have_is_refused(changes, message):
 def test_a_network_whose_stages_timm_does_not_tell_is_refused(monkeypatch):
     monkeypatch.setattr(timm_networks, "_features", lambda _network: ["stem"])
     with pytest.raises(
-        SpecError, match=r"timm does not tell the stages of 'resnet10t'; use another network, or"
+        SpecError,
+        match=r"timm does not tell the stages of 'resnet10t' in a way that can be relied on \(it names fewer",
     ):
         timm_networks.describe_timm("timm/resnet10t")
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("legacy_xception", "a part of block2 acts after its end"),
+        ("hrnet_w18_small", "."),
+        ("crossvit_9_240", "."),
+    ],
+)
+def test_a_network_whose_stages_are_not_what_timm_says_is_refused(model, reason):
+    with pytest.raises(SpecError, match=rf"timm does not tell the stages of '{model}' .*{reason}"):
+        find_architecture(f"timm/{model}")
+
+
+def test_the_smallest_image_of_a_timm_network_is_measured():
+    assert find_architecture("timm/inception_v3").smallest_px == 128
+    assert find_architecture("timm/vit_tiny_patch16_224").smallest_px == 224
+
+
+def test_imagenet_stands_for_no_other_weights():
+    with pytest.raises(
+        SpecError, match=r"source.weights: no weights of ImageNet are published for timm/vit_small"
+    ):
+        published_name("imagenet", "timm/vit_small_patch14_dinov2")
 
 
 def test_what_has_no_effect_is_at_its_default():
@@ -457,6 +483,7 @@ def test_what_has_no_effect_is_at_its_default():
     cut = normal(name="googlenet", auxiliary=False, truncate_after="block1")
     assert cut == ArchitectureSpec(name="googlenet", truncate_after="block1")
     assert normal(name="vgg16", head_width=8, truncate_after="block1").head_width is None
+    assert normal(name="vgg16", head_width=4096).head_width is None
 
 
 def test_published_weights_belong_to_an_architecture():

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,6 +10,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from study.config import load_study
 from study.plan import make_plan
+from trainables.architectures.catalog import ARCHITECTURES
+from trainables.datasets.catalog import DATASETS
+from trainables.datasets.readers import READERS
+from trainables.spec import InitSpec
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "clusters" not in p.parts)
@@ -26,6 +31,17 @@ def test_every_configuration_says_what_it_asks_and_what_it_needs(file: Path) -> 
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
     words = [line.split()[1] for line in header if len(line.split()) > 1]
     assert {"Question", "Command", "Data", "Time", "Expected"} <= set(words)
+
+
+def test_the_catalog_of_the_documents_names_every_entry() -> None:
+    text = (ROOT / "docs" / "catalog.md").read_text()
+    datasets = {name for name in DATASETS if not re.search("mnist", name)}
+    kinds = get_args(InitSpec.model_fields["kind"].annotation)
+    for name in (*ARCHITECTURES, *READERS, *datasets, *kinds):
+        assert f"`{name}`" in text, name
+    for reader in READERS.values():
+        for option in reader.options.model_fields if reader.options else ():
+            assert f"`{option}`" in text, option
 
 
 def test_the_cluster_file_satisfies_rays_schema() -> None:

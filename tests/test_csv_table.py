@@ -1,5 +1,6 @@
 """Tables of one's own beside images."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,16 @@ MISTAKES: dict[str, tuple[list[list[object]], dict[str, Any], str]] = {
         {"split": "part"},
         "part: expected train, val or test, found 'dev' in row 2 and 1 more; mend them",
     ),
+    "nobody": (
+        [["file", "finding", "person"], ["p00/0", "2", "a"], ["p00/1", "3", ""]],
+        {"group": "person"},
+        "person: expected a patient, lesion or other group, found '' in row 3; mend them",
+    ),
+    "line": (
+        [["file", "finding"], [""], ["p00/0", "2"], ["p00/1", ""]],
+        {},
+        "finding: expected a class, found '' in row 4; mend them",
+    ),
     "mark": (
         [["file", "edema"], ["p00/0", "2"]],
         {"label": None, "labels": ["edema"]},
@@ -126,3 +137,14 @@ def test_a_missing_table_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / "scans" / "labels.csv").write_bytes(b"file,finding\np00/0,\xff\n")
     with pytest.raises(DataError, match=r"labels.csv: expected a table, and it cannot be read"):
         read(tmp_path)
+    (tmp_path / "scans" / "labels.csv").write_text("")
+    with pytest.raises(DataError, match=r"labels.csv: expected a column 'file', found none"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("nan", "3", "20"))))
+def test_the_order_of_the_rows_has_no_say_in_the_classes(tmp_path: Path, order: tuple[str, ...]) -> None:
+    write_csv(tmp_path, n_patients=3)
+    rows = [[f"p0{number}/0", name] for number, name in enumerate(order)]
+    write_rows(tmp_path / "scans" / "labels.csv", [["file", "finding"], *rows])
+    assert read(tmp_path).classes == ("3", "20", "nan")

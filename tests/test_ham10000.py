@@ -1,5 +1,6 @@
 """HAM10000: lesions are split, not their photographs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ def test_of_a_folder_that_is_there_twice_every_image_is_taken_once(tmp_path: Pat
         "HAM10000_images_part_1",
         "HAM10000_images_part_2",
     }
+
+
+def test_images_of_other_folders_are_not_taken(tmp_path: Path) -> None:
+    write_ham10000(tmp_path)
+    folder = tmp_path / "ham10000"
+    shutil.copytree(folder / "HAM10000_images_part_1", folder / "Cropped")
+    assert not any(path.startswith("Cropped") for path in read_ham10000(folder).sample_ids)
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])

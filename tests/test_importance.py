@@ -51,6 +51,12 @@ def test_a_class_without_images_weighs_nothing() -> None:
     assert weights @ [60, 0, 40] == pytest.approx(100)
 
 
+def test_all_of_the_target_in_one_class_draws_that_class_alone() -> None:
+    weights = class_importance(np.array([[0.0, 1.0, 0.0]] * 2), COUNTS)
+    np.testing.assert_allclose(weights, [0, 100 / 30, 0])
+    assert effective_sample_size(np.repeat(weights, COUNTS)) == pytest.approx(30)
+
+
 def test_effective_sample_size_is_between_one_and_all() -> None:
     assert effective_sample_size(np.ones(50)) == 50
     assert effective_sample_size(np.array([1.0, 0.0, 0.0])) == 1

@@ -1,5 +1,6 @@
 """Grades of diabetic retinopathy: EyePACS, APTOS, Messidor-2, IDRiD."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,42 @@ def test_a_name_that_tells_no_patient_is_told(tmp_path: Path) -> None:
         DataError, match=r"expected images such as 10_left, found 'ten_left'; fetch the tables"
     ):
         read_eyepacs(tmp_path / "eyepacs", EyepacsOptions())
+
+
+def test_a_mistake_is_told_by_the_table_and_the_line_it_is_in(tmp_path: Path) -> None:
+    write_eyepacs(tmp_path)
+    file = tmp_path / "eyepacs" / "retinopathy_solution.csv"
+    text = file.read_text()
+    file.write_text(text.replace("1_right,0,", "1_right,9,", 1))
+    with pytest.raises(
+        DataError, match=r"^retinopathy_solution.csv: level: expected .*'9' in row 3; mend it"
+    ):
+        read_eyepacs(tmp_path / "eyepacs", EyepacsOptions())
+    file.write_text(text.replace("1_right,0,Public", "1_right,0,public", 1))
+    with pytest.raises(DataError, match=r"Usage: expected one of Public, Private, found 'public' in row 3"):
+        read_eyepacs(tmp_path / "eyepacs", EyepacsOptions())
+
+
+def test_examinations_are_known_also_where_their_names_lack_a_suffix(tmp_path: Path) -> None:
+    write_messidor2(tmp_path, n_exams=10)
+    file = tmp_path / "messidor2" / "messidor-2.csv"
+    file.write_text(file.read_text().replace(".png", ""))
+    assert len(set(read_messidor2(tmp_path / "messidor2").groups)) == 10
+
+
+def test_images_of_other_folders_are_not_taken_for_those_of_messidor(tmp_path: Path) -> None:
+    write_messidor2(tmp_path, n_exams=10)
+    folder = tmp_path / "messidor2"
+    shutil.copytree(folder / "IMAGES", folder / "preprocessed")
+    assert {path.split("/")[0] for path in read_messidor2(folder).sample_ids} == {"IMAGES"}
+
+
+def test_rows_that_are_longer_than_the_header_are_not_shifted(tmp_path: Path) -> None:
+    write_idrid(tmp_path, n_train=10, n_test=5)
+    expected = read_idrid(tmp_path / "idrid")
+    file = tmp_path / "idrid" / READ["idrid"][2]
+    _, *rows = file.read_text().splitlines()
+    file.write_text("\n".join(["Image name,Retinopathy grade", *rows]))
+    found = read_idrid(tmp_path / "idrid")
+    assert list(found.sample_ids) == list(expected.sample_ids)
+    assert found.labels.tolist() == expected.labels.tolist()

@@ -207,3 +207,12 @@ def test_names_of_classes_become_names_of_metrics() -> None:
     scores, labels = random_case("multiclass", k=2)
     found = score_by_class("multiclass", scores, labels, ("Pleural Effusion", "50 % (of all)"))
     assert list(found)[::3] == ["auroc/Pleural Effusion", "auroc/50 _ _of all_"]
+
+
+def test_no_class_is_lost_to_another_of_a_like_name() -> None:
+    scores, labels = random_case("multiclass", k=5)
+    names = ("a(", "a)", "b/c", "", ".")
+    found = score_by_class("multiclass", scores, labels, names)
+    assert list(found)[::3] == ["auroc/a_ 0", "auroc/a_ 1", "auroc/b_c", "auroc/3", "auroc/. 4"]
+    plain = score_by_class("multiclass", scores, labels, tuple("vwxyz"))
+    assert list(found.values()) == list(plain.values())

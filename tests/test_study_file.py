@@ -270,7 +270,7 @@ def test_a_mistaken_trial_file_is_reported_with_lines(tmp_path: Path) -> None:
     assert [problem.split(",")[0] for problem in caught.value.problems] == [
         "line 1: architecture must be a mapping",
         "line 3: training.steps must be a whole number",
-        "line 9: init.source.trial.dataset must be one of 'cifar10'",
+        "line 9: init.source.trial.dataset must be one of 'aptos2019'",
     ]
     (tmp_path / "trial.json").write_text('{"architecture": "cbr_tiny"}', encoding="utf-8")
     with pytest.raises(SpecError, match="dataset is required\ntraining is required"):

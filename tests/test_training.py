@@ -1,6 +1,7 @@
 """The training loop on real digits: reproducible, resumable to the bit, and honest about NaN."""
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from trainables.architectures.catalog import Stage
 from trainables.architectures.stages import Network
 from trainables.architectures.stages import build_network as build
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
-from trainables.datasets.loading import Dataset, load_dataset
+from trainables.datasets.loading import Dataset, Split, load_dataset
 from trainables.errors import NotFiniteError
 from trainables.schedules import evaluation_steps, learning_rate
 from trainables.seeding import seeded
@@ -321,6 +322,33 @@ def test_weights_stay_in_full_precision(dataset: Dataset) -> None:
     assert {value.dtype for value in half.network.module.parameters()} == {torch.float32}
     difference = (weights(half) - weights(full)).abs().max()
     assert 0 < float(difference) < 0.05
+
+
+def test_evaluation_has_the_precision_of_the_training(dataset: Dataset) -> None:
+    half, full = make_training(dataset, precision="bfloat16"), make_training(dataset)
+    (of_half, _), (of_full, _) = half.logits(dataset.val), full.logits(dataset.val)
+    assert of_half.dtype == torch.float32
+    assert 0 < float((of_half - of_full).abs().max()) < 0.05
+
+
+def test_colours_change_before_normalisation(dataset: Dataset) -> None:
+    images, _ = make_training(dataset, augment={"brightness": 0.5})._training_batch()
+    pixels = images * dataset.sd[0] + dataset.mean[0]
+    # Black stays black under every brightness.
+    assert float(pixels.flatten(1).amin(1).abs().max()) < 1e-6
+    assert float(pixels.max()) <= 1 + 1e-6
+
+
+def test_balanced_classes_have_equal_parts_in_the_loss(dataset: Dataset) -> None:
+    labels = dataset.train.labels
+    kept = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:20]])
+    train = Split(*(getattr(dataset.train, f.name)[kept] for f in fields(Split)))
+    unequal = replace(dataset, train=train)
+    zeros, ones = (torch.from_numpy(train.labels[train.labels == k]) for k in (0, 1))
+    assert len(zeros) > 2 * len(ones)
+    balanced = make_training(unequal, class_weights="balanced").objective
+    assert balanced.weight(zeros) == pytest.approx(balanced.weight(ones), rel=1e-5)
+    assert make_training(unequal).objective.weight(zeros) == len(zeros)
 
 
 def test_images_are_drawn_in_proportion_to_their_weights(dataset: Dataset) -> None:

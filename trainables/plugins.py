@@ -31,7 +31,7 @@ def plugins(group: str, kind: type[_Entry]) -> dict[str, _Entry]:
             ) from error
         if not isinstance(entry, kind):
             raise SpecError(
-                f"{where} must be a {kind.__name__}, got a {type(entry).__name__}; mend that package"
+                f"{where} must be of type {kind.__name__}, got {type(entry).__name__}; mend that package"
             )
         if point.name in found:
             raise SpecError(f"{where} is declared by two packages; remove one")

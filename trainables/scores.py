@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -65,7 +66,8 @@ def score_by_class(
 ) -> dict[str, float]:
     """Return `auroc/<class>`, `auprc/<class>` and `f1/<class>` of one split, each class against the rest.
 
-    Characters that MLflow refuses in names become `_`.
+    Characters that MLflow refuses in names become `_`; where that leaves two classes with one name, or one
+    with a name that is no part of a path (empty, `.`, `..`), the class number follows it.
 
     Returns:
         NaN where a class, or its absence, does not occur.
@@ -76,10 +78,19 @@ def score_by_class(
     else:
         of_classes = [_one_class(*column) for column in _marks(task, scores, labels)]
     return {
-        f"{name}/{_REFUSED.sub('_', label)}": one[name]
-        for label, one in zip(classes, of_classes, strict=True)
+        f"{name}/{label}": one[name]
+        for label, one in zip(_metric_names(classes), of_classes, strict=True)
         for name in BY_CLASS
     }
+
+
+def _metric_names(classes: Sequence[str]) -> list[str]:
+    safe = [_REFUSED.sub("_", label) for label in classes]
+    counts = Counter(safe)
+    return [
+        label if counts[label] == 1 and label not in ("", ".", "..") else f"{label} {i}".strip()
+        for i, label in enumerate(safe)
+    ]
 
 
 def _marks(

@@ -14,6 +14,7 @@ from trainables.errors import SpecError, unknown_choice
 from trainables.plugins import plugins
 
 IMAGENET = "imagenet"
+DENSE_WIDTH = 4096  # of the dense layers of AlexNet and VGG
 HEAD = "head"
 _TIMM = "timm/"
 
@@ -360,14 +361,13 @@ def architecture_of(spec: ArchitectureSpec) -> Architecture:
         entry, smallest_px=smallest_px, auxiliary_weight=entry.auxiliary_weight if has_auxiliary else 0.0
     )
     if spec.truncate_after is None:
-        return replace(entry, stages=_without_auxiliary(entry.stages)) if not has_auxiliary else entry
+        is_without = find_architecture(spec.name).auxiliary_weight > 0 and not has_auxiliary
+        return replace(entry, stages=_without_auxiliary(entry.stages)) if is_without else entry
     return _truncated(spec.name, spec.truncate_after, entry)
 
 
 def _without_auxiliary(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """Leave out modules of a head that only an auxiliary head has; the first is the main one."""
-    if not stages or len(stages[-1].modules) < 2:
-        return stages
     return (*stages[:-1], replace(stages[-1], modules=stages[-1].modules[:1]))
 
 
@@ -399,7 +399,7 @@ def normal_architecture(spec: ArchitectureSpec) -> ArchitectureSpec:
     """Return the spec with every field that has no effect at its default."""
     has_no_effect = find_architecture(spec.name).auxiliary_weight == 0 or spec.truncate_after is not None
     changes: dict[str, object] = {"auxiliary": True} if has_no_effect else {}
-    if spec.truncate_after is not None:
+    if spec.truncate_after is not None or spec.head_width == DENSE_WIDTH:
         changes["head_width"] = None
     return spec.model_copy(update=changes)
 
@@ -417,6 +417,11 @@ def published_name(weights: str, architecture: str) -> str:
             "source: {dataset: imagenet, training: …}"
         )
     if weights == IMAGENET:
+        if known[0].startswith(_TIMM) and not known[0].endswith("in1k"):
+            raise SpecError(
+                f"source.weights: no weights of ImageNet are published for {architecture}; name others: "
+                f"{', '.join(known[:5])}"
+            )
         return known[0]
     if weights not in known:
         raise SpecError(f"{unknown_choice('source.weights', weights, (IMAGENET, *known))} ({architecture})")

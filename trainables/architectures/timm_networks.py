@@ -12,6 +12,8 @@ from trainables.architectures.spec import ArchitectureSpec
 from trainables.errors import SpecError, suggestion
 
 PREFIX = "timm/"
+# Tried in this order.
+SIZES_PX = (32, 64, 128, 224, 256, 299, 384)
 
 
 def build_timm(spec: ArchitectureSpec, *, n_outputs: int, channels: int) -> nn.Module:
@@ -37,30 +39,95 @@ def describe_timm(name: str) -> Architecture:
         raise SpecError(
             f"architecture: timm {timm.__version__} has no network {model!r}{suggestion(name, known)}"
         )
-    with torch.device("meta"):
-        network = timm.create_model(model, pretrained=False)
-    features = _features(network)
-    if len(features) < 2:
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(model, pretrained=False).eval()
+        stages = _stages(network, _features(network), _head(network))
+        smallest_px = _smallest_px(network)
+        _check_order(network, stages, smallest_px)
+    # Of more than a thousand networks some build, name or run their parts in ways of their own.
+    except Exception as error:
         raise SpecError(
-            f"architecture: timm does not tell the stages of {model!r}; use another network, or declare it "
-            "in a package of your own (entry point transfusion.architectures)"
-        )
-    config: dict[str, Any] = network.pretrained_cfg
-    classifier = config.get("classifier")
-    head = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-    is_fixed = bool(config.get("fixed_input_size"))
+            f"architecture: timm does not tell the stages of {model!r} in a way that can be relied on "
+            f"({error}); use another network, or declare it in a package of your own (entry point "
+            "transfusion.architectures)"
+        ) from error
     return Architecture(
         "trainables.architectures.timm_networks:build_timm",
-        _stages(network, features, head),
-        smallest_px=config["input_size"][-1] if is_fixed else 32,
+        stages,
+        smallest_px=smallest_px,
         published=tuple(f"{PREFIX}{full}" for full in _published(model)),
     )
 
 
+def _head(network: nn.Module) -> tuple[str, ...]:
+    classifier = network.pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+
+
+def _smallest_px(network: nn.Module) -> int:
+    """Return the size of a network that has one size, else the first power of two it can look at."""
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    expected: int = config["input_size"][-1]
+    if config.get("fixed_input_size"):
+        return expected
+    for size_px in SIZES_PX:
+        try:
+            _run(network, size_px)
+        except RuntimeError:  # a kernel larger than what is left of the image
+            continue
+        return size_px
+    return expected
+
+
+def _run(network: nn.Module, size_px: int) -> None:
+    with torch.no_grad():
+        network(torch.empty(2, 3, size_px, size_px, device="meta"))
+
+
+def _check_order(network: nn.Module, stages: tuple[Stage, ...], size_px: int) -> None:
+    """Run an image of no content and see that the stages are what they say.
+
+    Raises:
+        ValueError: a probe does not give one map or one row of tokens, probes fire in another order, or a
+            weight of a stage acts after its probe.
+    """
+    fired: list[str] = []
+    number = {stage.name: i for i, stage in enumerate(stages)}
+
+    def note(stage: Stage, output: object) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"{stage.name} gives a {type(output).__name__}")
+        fired.append(stage.name)
+
+    def check(stage: Stage) -> None:
+        # What follows the last feature belongs to the last stage, and acts after its probe.
+        if stage.name in fired and number[stage.name] < len(stages) - 2:
+            raise ValueError(f"a part of {stage.name} acts after its end")
+
+    handles = []
+    for stage in stages:
+        probe = network.get_submodule(stage.probe)
+        handles.append(probe.register_forward_hook(lambda _m, _i, output, stage=stage: note(stage, output)))
+    for path, module in network.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            owner = next((s for s in stages if path and s.holds(f"{path}.weight")), None)
+            if owner is not None:
+                handles.append(module.register_forward_pre_hook(lambda _m, _i, stage=owner: check(stage)))
+    try:
+        _run(network, size_px)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if fired != [stage.name for stage in stages]:
+        raise ValueError(f"its stages act in the order {', '.join(fired)}")
+
+
 def _published(model: str) -> list[str]:
-    """Return the names of published weights, those trained on ImageNet-1k alone first."""
+    """Return the names of weights that can be fetched, those trained on ImageNet-1k alone first."""
     names = timm.list_pretrained(f"{model.split('.')[0]}.*")
-    return sorted(names, key=lambda name: not name.endswith("_in1k") or "_ft_" in name)
+    names = [name for name in names if timm.get_pretrained_cfg(name).hf_hub_id]
+    return sorted(names, key=lambda name: not name.endswith("in1k") or "_ft_" in name)
 
 
 def _features(network: nn.Module) -> list[str]:
@@ -70,7 +137,13 @@ def _features(network: nn.Module) -> list[str]:
 
 
 def _stages(network: nn.Module, features: list[str], head: tuple[str, ...]) -> tuple[Stage, ...]:
-    """Cut the entries of the state dict, which are in the order of the modules, after each feature."""
+    """Cut the entries of the state dict, which are in the order of the modules, after each feature.
+
+    Raises:
+        ValueError: there is no more than one feature.
+    """
+    if len(features) < 2:
+        raise ValueError("it names fewer than two features")
     keys = [key for key in network.state_dict() if not any(key.startswith(f"{path}.") for path in head)]
     ends = [_last_key(keys, feature, network) + 1 for feature in features]
     ends[-1] = len(keys)

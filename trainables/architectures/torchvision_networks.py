@@ -18,7 +18,7 @@ from torchvision.models.mnasnet import MNASNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vgg import VGG, make_layers
 
-from trainables.architectures.catalog import find_architecture
+from trainables.architectures.catalog import DENSE_WIDTH, find_architecture
 from trainables.architectures.spec import ArchitectureSpec, SlimSpec
 
 # Whose first convolution is scaled by its number of inputs; the others look at the outputs, or at neither.
@@ -34,7 +34,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 # Channels of the convolutions of each block; M is a max-pool.
 _VGG16 = (("block1", 64, 2), ("block2", 128, 2), ("block3", 256, 3), ("block4", 512, 3), ("block5", 512, 3))
 _VGG_POOLED_PX = 7
-_DENSE_WIDTH = 4096
 
 
 def build_torchvision(spec: ArchitectureSpec, *, n_outputs: int, channels: int) -> nn.Module:
@@ -110,7 +109,7 @@ def build_vgg(spec: ArchitectureSpec, *, n_outputs: int, channels: int) -> nn.Mo
     with torch.device("meta"):
         network = VGG(make_layers([64, "M"]), num_classes=n_outputs, init_weights=False)
     network.features = make_layers(layers, batch_norm=spec.name.endswith("_bn"))
-    width = spec.head_width or _DENSE_WIDTH
+    width = spec.head_width or DENSE_WIDTH
     network.classifier = nn.Sequential(
         nn.Linear(_last_width(layers) * _VGG_POOLED_PX**2, width),
         nn.ReLU(True),
@@ -155,8 +154,8 @@ def _network(name: str, n_outputs: int, **options: Any) -> Any:
 
 def _with_channels(name: str, network: nn.Module, channels: int) -> nn.Module:
     stage = find_architecture(name).stages[0]
-    path, convolution = next(
-        (path, module)
+    convolution = next(
+        module
         for path, module in network.named_modules()
         if isinstance(module, nn.Conv2d) and stage.holds(f"{path}.weight")
     )
@@ -168,5 +167,4 @@ def _with_channels(name: str, network: nn.Module, channels: int) -> nn.Module:
         if convolution.bias is not None and name == "alexnet":
             convolution.bias.mul_(factor)
     convolution.in_channels = channels
-    assert network.get_submodule(path) is convolution
     return network

@@ -7,6 +7,7 @@ which may lie in a folder of the same name. The set is known to hold duplicates.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from trainables.datasets.file_tree import FileTree
@@ -41,12 +42,13 @@ def read_aptos(location: Path | None, options: AptosOptions) -> Table:
     """
     tree = open_unpacked(location)
     assert location is not None, "open_unpacked has looked at it"
-    parts, files, published = [], [], {}
+    parts, labels, files, published = [], [], [], {}
     for split, (table, folder, name) in _FILES[options.files].items():
         file = find_file(location, table)
         part = read_columns(file, ("id_code", "diagnosis"))
         prefix = _folder(tree, folder)
         parts.append(part.assign(path=prefix + "/" + part["id_code"] + ".png", split=split))
+        labels.append(numbers_of(part["diagnosis"], DR_GRADES, where=f"{table}: diagnosis"))
         files.append(file)
         published[name] = len(part)
     rows = pd.concat(parts, ignore_index=True)
@@ -56,7 +58,7 @@ def read_aptos(location: Path | None, options: AptosOptions) -> Table:
         tree,
         paths,
         tables=files,
-        labels=numbers_of(rows["diagnosis"], DR_GRADES, where=f"{location.name}: diagnosis"),
+        labels=np.concatenate(labels),
         classes=DR_GRADES,
         groups=paths,
         splits=list(rows["split"]),

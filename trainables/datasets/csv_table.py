@@ -1,5 +1,6 @@
 """A table of one's own beside images: which column says what is told by `CsvOptions`."""
 
+import math
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_csv_table(location: Path | None, options: CsvOptions) -> Table:
         tables=[location],
         labels=labels,
         classes=classes,
-        groups=list(table[options.group]) if options.group is not None else paths,
+        groups=_groups(table, options, location.name) if options.group is not None else paths,
         splits=_splits(table, options, location.name),
     )
 
@@ -64,11 +65,20 @@ def _labels(table: pd.DataFrame, options: CsvOptions, name: str) -> tuple[np.nda
 
 
 def _as_number_or_text(value: str) -> tuple[float, str]:
-    """Sort 2 before 10, and text after numbers."""
+    """Sort 2 before 10, and text, of which `nan` and `inf` are, after numbers."""
     try:
-        return float(value), value
+        number = float(value)
     except ValueError:
-        return float("inf"), value
+        return math.inf, value
+    return (number if math.isfinite(number) else math.inf), value
+
+
+def _groups(table: pd.DataFrame, options: CsvOptions, name: str) -> list[str]:
+    assert options.group is not None, "without a column every image is its own group"
+    cells = table[options.group]
+    # Nobody's images would all be taken for one person's.
+    _refuse_cells(name, options.group, cells, cells == "", "a patient, lesion or other group")
+    return list(cells)
 
 
 def _splits(table: pd.DataFrame, options: CsvOptions, name: str) -> list[str]:
@@ -85,6 +95,6 @@ def _refuse_cells(name: str, column: str, cells: pd.Series, is_wrong: pd.Series,
     if is_wrong.any():
         row = int(np.flatnonzero(is_wrong)[0])
         raise DataError(
-            f"{name}: {column}: expected {expected}, found {cells.iloc[row]!r} in row {row + 2}"
+            f"{name}: {column}: expected {expected}, found {cells.iloc[row]!r} in row {cells.index[row]}"
             f"{f' and {int(is_wrong.sum()) - 1} more' if is_wrong.sum() > 1 else ''}; mend them"
         )

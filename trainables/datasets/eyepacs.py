@@ -6,6 +6,7 @@ Private in the competition. An image is `10_left` in the tables and `10_left.jpe
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from trainables.datasets.labelled_files import (
@@ -21,6 +22,8 @@ from trainables.datasets.readers import DR_GRADES
 from trainables.datasets.table import OnDisk, Table
 from trainables.errors import DataError
 
+_USAGES = ("Public", "Private")
+
 
 def read_eyepacs(location: Path | None, options: EyepacsOptions) -> Table:
     """List the photographs; nothing is decoded.
@@ -33,6 +36,11 @@ def read_eyepacs(location: Path | None, options: EyepacsOptions) -> Table:
     of_train, of_test = (find_file(location, n) for n in ("trainLabels.csv", "retinopathy_solution.csv"))
     train = read_columns(of_train, ("image", "level")).assign(Usage="train", folder="train")
     test = read_columns(of_test, ("image", "level", "Usage")).assign(folder="test")
+    numbers_of(test["Usage"], _USAGES, where=f"{of_test.name}: Usage")
+    labels = [
+        numbers_of(part["level"], DR_GRADES, where=f"{file.name}: level")
+        for part, file in ((train, of_train), (test, of_test))
+    ]
     rows = pd.concat([train, test], ignore_index=True)
     patients = rows["image"].str.extract(r"^(\d+)_(?:left|right)$")[0]
     if patients.isna().any():
@@ -45,9 +53,9 @@ def read_eyepacs(location: Path | None, options: EyepacsOptions) -> Table:
         tree,
         list(rows["folder"] + "/" + rows["image"] + ".jpeg"),
         tables=[of_train, of_test],
-        labels=numbers_of(rows["level"], DR_GRADES, where=f"{location.name}: level"),
+        labels=np.concatenate(labels),
         classes=DR_GRADES,
         groups=list(patients),
-        splits=[{"train": "train", "Public": public}.get(usage, "test") for usage in rows["Usage"]],
-        on_disk=OnDisk(counts(rows["Usage"], ("train", "Public", "Private"))),
+        splits=list(rows["Usage"].map({"train": "train", "Public": public, "Private": "test"})),
+        on_disk=OnDisk(counts(rows["Usage"], ("train", *_USAGES))),
     )

@@ -5,7 +5,8 @@
 image the first is taken.
 """
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 from trainables.datasets.labelled_files import (
     counts,
@@ -19,6 +20,7 @@ from trainables.datasets.published import HAM10000
 from trainables.datasets.table import OnDisk, Table
 
 _COLUMNS = ("lesion_id", "image_id", "dx")
+_IMAGES = re.compile(r"(?:.*/)?ham10000_images_part_[12]/", re.IGNORECASE)
 
 
 def read_ham10000(location: Path | None) -> Table:
@@ -36,7 +38,7 @@ def read_ham10000(location: Path | None) -> Table:
     rows = read_columns(file, _COLUMNS, separator=separator)
     classes = tuple(HAM10000.classes)
     # Reversed, so that of several copies the first counts.
-    place = {path.rpartition("/")[2].rpartition(".")[0]: path for path in reversed(tree.files)}
+    place = {PurePosixPath(path).stem: path for path in reversed(tree.files) if _IMAGES.match(path)}
     return join_images(
         tree,
         [place.get(image, f"{image}.jpg") for image in rows["image_id"]],

@@ -43,8 +43,9 @@ def read_idrid(location: Path | None) -> Table:
     for split, (folder, table) in _SETS.items():
         file = find_file(location, f"2. Groundtruths/{table}")
         part = read_columns(file, (_NAME, _GRADE))
-        part = part[part[_NAME] != ""]  # some copies end in empty rows
-        parts.append(part.assign(path=f"1. Original Images/{folder}/" + part[_NAME] + ".jpg", split=split))
+        grades = numbers_of(part[_GRADE], DR_GRADES, where=f"{table}: {_GRADE}")
+        images = f"1. Original Images/{folder}/" + part[_NAME] + ".jpg"
+        parts.append(pd.DataFrame({"path": images, "grade": grades, "split": split}))
         files.append(file)
     rows = pd.concat(parts, ignore_index=True)
     on_disk = OnDisk({split: int((rows["split"] == split).sum()) for split in _SETS})
@@ -54,7 +55,7 @@ def read_idrid(location: Path | None) -> Table:
         tree,
         paths,
         tables=files,
-        labels=numbers_of(rows[_GRADE], DR_GRADES, where=f"{location.name}: {_GRADE}"),
+        labels=rows["grade"].to_numpy(),
         classes=DR_GRADES,
         groups=paths,
         splits=list(rows["split"]),

@@ -1,5 +1,6 @@
 """A table that labels image files: read as text, and joined to the files that are there."""
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -45,35 +46,46 @@ def find_file(folder: Path, *names: str) -> Path:
 
 
 def read_columns(path: Path, columns: Sequence[str], *, separator: str = ",") -> pd.DataFrame:
-    """Return columns of a table as stripped text; an empty cell is an empty text.
+    """Return columns of a table as stripped text, by the line of the file that a row ends on.
 
-    Names of columns are stripped too, and columns without a name left out.
+    An empty cell, or one that a short row lacks, is an empty text. Names of columns are stripped too; rows
+    without any text are left out.
 
     Raises:
         DataError: the file cannot be read as a table, has no rows, or lacks a column.
     """
     try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path.name}: expected a table, and it cannot be read ({error})") from None
-    table.columns = [str(column).strip() for column in table.columns]
+        # Not by pandas: of rows longer than the header it takes the first cells for an index, which shifts
+        # all columns without a word, and some tables end their rows, but not their header, in commas.
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter=separator)
+            numbered = ((reader.line_num, row) for row in reader)
+            lines = {line: row for line, row in numbered if any(cell.strip() for cell in row)}
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path.name}: expected a table, and it cannot be read ({error}); fetch it again"
+        ) from None
+    header, *rows = lines.values() if lines else [[]]
+    names = [name.strip() for name in header]
     for column in columns:
-        if column not in table.columns:
-            found = [name for name in table.columns if not name.startswith("Unnamed:")]
+        if column not in names:
+            found = [name for name in names if name]
             raise DataError(
-                f"{path.name}: expected a column {column!r}, found {', '.join(found)}"
+                f"{path.name}: expected a column {column!r}, found {', '.join(found) or 'none'}"
                 f"{suggestion(column, found)}"
             )
-    if table.empty:
+    if not rows:
         raise DataError(f"{path.name}: expected at least one row, found none; fetch it again")
-    return table[list(columns)].apply(lambda cells: cells.str.strip())
+    places = [names.index(column) for column in columns]
+    cells = [[row[place].strip() if place < len(row) else "" for place in places] for row in rows]
+    return pd.DataFrame(cells, columns=list(columns), index=list(lines)[1:], dtype=str)
 
 
 def numbers_of(cells: pd.Series, classes: Sequence[str], *, where: str) -> np.ndarray:
-    """Return the class number of every cell.
+    """Return the class number of every cell of a column that `read_columns` has read.
 
     Raises:
-        DataError: a cell that is no class; names it and its row.
+        DataError: a cell that is no class; names it and its line.
     """
     number = {name: n for n, name in enumerate(classes)}
     numbers = cells.map(number)
@@ -81,7 +93,7 @@ def numbers_of(cells: pd.Series, classes: Sequence[str], *, where: str) -> np.nd
         row = int(np.flatnonzero(numbers.isna())[0])
         raise DataError(
             f"{where}: expected one of {', '.join(classes)}, found {cells.iloc[row]!r} in row "
-            f"{row + 2}; mend it"
+            f"{cells.index[row]}; mend it"
         )
     return numbers.to_numpy(np.int64)
 

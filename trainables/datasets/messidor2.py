@@ -5,7 +5,7 @@ without a grade, which cannot be graded, are left out. `messidor-2.csv` (`left;r
 which two images are of one examination; else every image is its own group.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -33,8 +33,8 @@ def read_messidor2(location: Path | None) -> Table:
     file = find_file(location, "messidor_data.csv")
     rows = read_columns(file, ("image_id", "adjudicated_dr_grade"))
     on_disk = OnDisk({"images": len(rows)})
-    rows = rows[rows["adjudicated_dr_grade"] != ""].reset_index(drop=True)
-    place = {_stem(path): path for path in tree.files}
+    rows = rows[rows["adjudicated_dr_grade"] != ""]
+    place = {_stem(path): path for path in tree.files if path.lower().startswith("images/")}
     stems = rows["image_id"].map(_stem)
     exam_of = _exams(location / _PAIRS)
     tables = [file, location / _PAIRS] if exam_of else [file]
@@ -52,8 +52,8 @@ def read_messidor2(location: Path | None) -> Table:
 
 
 def _stem(path: str) -> str:
-    """Return the name of an image without folder, suffix and case."""
-    return path.rpartition("/")[2].rpartition(".")[0].lower()
+    """Return the name of an image without folder, suffix (if it has one) and case."""
+    return PurePosixPath(path).stem.lower()
 
 
 def _exams(file: Path) -> dict[str, str]:

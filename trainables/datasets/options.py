@@ -1,5 +1,6 @@
 """What a study can say about one on-disk format beyond what all formats share: `dataset.options`."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -76,7 +77,7 @@ class CsvOptions(SpecModel):
         labels: columns with marks 0, 1 or nothing (not known); then a sample can have several.
         group: the column whose samples stay in one split (patient, lesion); None makes each image its own.
         split: the column with train, val (valid, validation) or test; None draws the splits.
-        folder: of the images, relative to the table.
+        folder: of the images, relative to the table and below it.
         suffix: added to every name in `image` (`.png`), for tables that leave it out.
     """
 
@@ -90,6 +91,8 @@ class CsvOptions(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> "CsvOptions":
+        if PurePosixPath(self.folder).is_absolute() or ".." in PurePosixPath(self.folder).parts:
+            raise ValueError(f"folder must be relative to the table and stay below it, got {self.folder!r}")
         if (self.label is None) == (not self.labels):
             raise ValueError("give either label (one column with the class) or labels (columns with marks)")
         return self

@@ -49,8 +49,9 @@ EYEPACS_ALL_TESTED = Published(EYEPACS.splits, drawn=("val",))
 APTOS = Published({"train": 3_662}, _graded(1_805, 370, 999, 193, 295), drawn=("val", "test"))
 APTOS_RESPLIT = Published({"train": 2_930, "valid": 366, "test": 366})
 # Of 1,748 images four have no grade.
-MESSIDOR2 = Published({"images": 1_748}, pool=("images",), drawn=("val", "test"))
-IDRID = Published({"train": 413, "test": 103}, drawn=("val",))
+MESSIDOR2 = Published({"images": 1_748}, pool=("images",), n_pool=1_744, drawn=("val", "test"))
+# One photograph of train is in test too, and is left out of train.
+IDRID = Published({"train": 413, "test": 103}, n_pool=412, drawn=("val",))
 HAM10000 = Published(
     {"images": 10_015},
     {"akiec": 327, "bcc": 514, "bkl": 1_099, "df": 115, "mel": 1_113, "nv": 6_705, "vasc": 142},
