@@ -66,7 +66,8 @@ def performance_finding(rows: pd.DataFrame, *, primary: str, baseline: str) -> s
         return f"No trial has a test {metric}."
     if len(summaries) == 1:
         [(init, only)] = summaries.items()
-        return f"Only {init} was trained: test {metric} {_with_seeds(only)}."
+        what = "Fitted on the pixels" if init == "fitted" else f"Only {init} was trained"
+        return f"{what}: test {metric} {_with_seeds(only)}."
     sign = -1 if primary == "test_loss" else 1
     ranked = sorted(summaries, key=lambda init: -sign * summaries[init].mean)
     best = ranked[0]

@@ -104,13 +104,15 @@ def class_table(finished: pd.DataFrame, metric: str) -> Table:
     data, display = [], []
     for (setting, init), rows in _by_cell(finished):
         line = {"setting": setting, "initialization": init, "seeds": str(len(rows))}
-        for column in (name for name in rows if str(name).startswith(prefix)):
+        columns = [name for name in rows if str(name).startswith(prefix) and rows[name].notna().any()]
+        if metric == "auroc" and len(columns) == 2:
+            continue  # of two classes both have the area of the whole
+        for column in columns:
             summary = summarize(rows[column])
-            if rows[column].notna().any():
-                name = str(column).removeprefix(prefix)
-                line[name] = mean_and_sd(summary, digits=3)
-                facts = {"setting": setting, "init": init, "class": name, "metric": metric}
-                data.append({**facts, "n_seeds": summary.n, "mean": summary.mean, "sd": summary.sd})
+            name = str(column).removeprefix(prefix)
+            line[name] = mean_and_sd(summary, digits=3)
+            facts = {"setting": setting, "init": init, "class": name, "metric": metric}
+            data.append({**facts, "n_seeds": summary.n, "mean": summary.mean, "sd": summary.sd})
         display.append(line)
     name = CLASS_METRICS[metric]
     note = f"{name} of every class (or label), test split, weights of the best validation step; mean ± sd."

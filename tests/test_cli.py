@@ -1,12 +1,14 @@
 """The command line without Ray: what it prints, and the exit codes it promises."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from study.cli import main
+from tests.miniatures.tables import write_ham10000
 from trainables.record import RecordReader, Store
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
@@ -123,3 +125,72 @@ def test_a_store_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     result = transfusion("plan", DEMO)
     assert result.exit_code == 2
     assert "MLflow at http://127.0.0.1:9 cannot be used" in result.stderr
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRANSFUSION_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "data"
+
+
+def test_data_list_tells_where_each_dataset_is_expected_and_whether_it_is_there(data_root: Path) -> None:
+    write_ham10000(data_root)
+    lines = {
+        line.split()[0]: line for line in transfusion("data", "list").output.splitlines() if line.split()
+    }
+    assert "yes" in lines["ham10000"]
+    assert "10,015" in lines["ham10000"]
+    assert "no" in lines["eyepacs"].split()
+    assert "embedded" in lines["digits"]
+    assert f"TRANSFUSION_DATA: {data_root}" in lines["TRANSFUSION_DATA:"]
+
+
+def test_data_check_holds_a_copy_against_what_was_published(data_root: Path) -> None:
+    write_ham10000(data_root)
+    result = transfusion("data", "check", "ham10000", "--size-px", "32")
+    assert result.exit_code == 2
+    assert "images of mel        1,113     12  ✗" in result.output
+    assert "ham10000: not what was published; see partial" in result.output
+
+
+def test_data_check_names_what_cannot_be_read_and_takes_a_part_for_a_part(
+    data_root: Path, tmp_path: Path
+) -> None:
+    write_ham10000(data_root)
+    (data_root / "ham10000" / "HAM10000_images_part_1" / "ISIC_0024306.jpg").write_bytes(b"no image")
+    study = tmp_path / "study.yaml"
+    part = "{from: ham10000, partial: true, broken_files: skip, size_px: 32}"
+    study.write_text(DEMO.read_text() + f"\ndatasets:\n  skin: {part}\n")
+    result = transfusion("data", "check", "skin", "--study", study)
+    assert "1 images cannot be read: HAM10000_images_part_1/ISIC_0024306.jpg" in result.output
+    assert "ham10000: a part, as the dataset says" in result.output
+    assert result.exit_code == 0
+
+
+def test_data_prepare_decodes_once(data_root: Path) -> None:
+    write_ham10000(data_root)
+    first = transfusion("data", "prepare", "digits", "--size-px", "16", "--channels", "3")
+    assert first.exit_code == 0
+    assert "digits: 1,797 images, 1.3 MiB in" in first.output
+    result = transfusion("data", "prepare", "ham10000", "--size-px", "32")
+    assert result.exit_code == 2
+    assert (
+        "expected 10015 images in images, found 84; the copy is incomplete: fetch it again, or write partial"
+        in (result.output.replace("\n", " "))
+    )
+
+
+def test_a_dataset_that_does_not_exist_is_named(data_root: Path) -> None:
+    result = transfusion("data", "check", "ham1000")
+    assert result.exit_code == 2
+    assert "got 'ham1000'; did you mean 'ham10000'?" in result.output
+
+
+def test_a_medmnist_file_that_is_not_there_says_how_to_get_it(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "medmnist", None)
+    result = transfusion("data", "prepare", "dermamnist")
+    assert result.exit_code == 2
+    assert "pip install medmnist, or get dermamnist.npz from https://zenodo.org" in result.output

@@ -107,3 +107,34 @@ def test_histories_are_long_and_leave_out_metrics_that_were_not_logged():
 
 def test_no_history_is_an_empty_table_with_its_columns():
     assert list(load_histories(FakeReader([]), [])) == ["trial_id", "metric", "step", "value"]
+
+
+def test_what_learns_is_told_beside_the_initialization_of_one_setting():
+    training = {"steps": 300, "optimizer": {"lr": 0.02}}
+    specs = [
+        spec_of("random", 0),
+        spec_of("pretrained", 0, training={**training, "trainable": "head"}),
+        spec_of("pretrained", 0, training={"method": "linear_probe"}),
+        spec_of("random", 0, architecture="random_forest"),
+    ]
+    table = load_trials(FakeReader([record_of(spec) for spec in specs]), "fake").table
+    forest = table["architecture"] == "random_forest"
+    assert table[forest]["init"].tolist() == ["fitted"]
+    assert sorted(table[~forest]["init"]) == [
+        "pretrained · linear probe",
+        "pretrained · trains head",
+        "random",
+    ]
+    assert set(table["protocol"]) == {"trains all", "trains head", "linear probe", "fitted"}
+    assert table[table["init"] == "random"]["depth"].tolist() == [0.0]
+    assert table[table["init"] != "random"]["depth"].isna().all()
+
+
+def test_a_linear_probe_stands_beside_the_one_training_of_its_network():
+    specs = [
+        spec_of("random", 0),
+        spec_of("pretrained", 0, training={"method": "linear_probe"}),
+    ]
+    assert load_trials(FakeReader([record_of(s) for s in specs]), "fake").table["setting"].nunique() == 1
+    two = [*specs, spec_of("random", 0, training={"steps": 7})]
+    assert load_trials(FakeReader([record_of(s) for s in two]), "fake").table["setting"].nunique() == 3

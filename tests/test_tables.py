@@ -11,6 +11,7 @@ from analysis.load import load_histories, load_trials
 from analysis.table_formats import is_numeric, latex, markdown, write_table
 from analysis.tables import (
     Table,
+    class_table,
     convergence_table,
     missing_table,
     performance_table,
@@ -224,3 +225,26 @@ def test_latex_of_every_table_is_ascii():
 )
 def test_columns_of_numbers_are_recognised(texts, expected):
     assert is_numeric(pd.Series(texts)) is expected
+
+
+def by_class(metrics: dict[str, float]) -> pd.DataFrame:
+    records = [record_of(spec_of("random", seed), metrics=metrics) for seed in (0, 1)]
+    return load_trials(FakeReader(records), "fake").finished
+
+
+def test_every_class_has_its_column_averaged_over_seeds():
+    metrics = {"test_f1/mel": 0.5, "test_f1/nv": 0.9, "test_auroc/mel": 0.8}
+    table = class_table(by_class(metrics), "f1")
+    assert list(table.display.columns) == ["setting", "initialization", "seeds", "mel", "nv"]
+    assert table.display["nv"].tolist() == ["0.900 ± 0.000"]
+    assert table.data[["class", "mean", "n_seeds"]].values.tolist() == [["mel", 0.5, 2], ["nv", 0.9, 2]]
+
+
+def test_the_areas_of_two_classes_are_not_told_twice():
+    two = {"test_auroc/a": 0.8, "test_auroc/b": 0.8}
+    assert class_table(by_class(two), "auroc").display.empty
+    assert not class_table(by_class({**two, "test_auroc/c": 0.7}), "auroc").display.empty
+
+
+def test_a_study_without_scores_by_class_has_an_empty_table():
+    assert class_table(by_class({"test_auroc": 0.8}), "f1").display.empty
