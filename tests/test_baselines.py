@@ -116,6 +116,22 @@ def test_settings_are_scikit_learns_own(dataset):
         assert np.array_equal(found, expected.predict_proba(flat(dataset.test)))
 
 
+@pytest.mark.parametrize("is_multilabel", [False, True])
+def test_balanced_classes_weigh_alike_however_many_samples_they_have(dataset, is_multilabel):
+    """Splitting on weighted counts, a tree of unlimited depth sees a repeated class no more often."""
+    task = with_marks(dataset) if is_multilabel else dataset
+    rows = np.arange(len(task.train.labels))
+    is_third = dataset.train.labels == 2
+    repeated = replace(task, train=chosen(task.train, np.concatenate([rows, rows[is_third], rows[is_third]])))
+
+    def weights(task: Dataset) -> np.ndarray:
+        fitted = fit_baseline("decision_tree", task, seed=0, threads=1, class_weights="balanced")
+        return np.concatenate([tree.tree_.value[0].ravel() for tree in fitted.classifiers])
+
+    np.testing.assert_allclose(weights(repeated), weights(task))
+    np.testing.assert_allclose(weights(task), 1 / 2 if is_multilabel else 1 / 3)
+
+
 def test_every_catalog_entry_that_is_no_network_is_a_baseline():
     assert {name for name, entry in ARCHITECTURES.items() if not entry.is_network} == set(BASELINES)
 

@@ -6,7 +6,7 @@ networks are; in the study they had 80 % of the samples and the networks 60 %.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -17,17 +17,17 @@ from trainables.datasets.table import UNKNOWN
 from trainables.errors import DataError, unknown_choice
 
 
-def _build_tree(seed: int, threads: int) -> DecisionTreeClassifier:
+def _build_tree(seed: int, threads: int, class_weight: str | None) -> DecisionTreeClassifier:
     """Build a tree of unlimited depth that splits by Gini impurity."""
-    return DecisionTreeClassifier(random_state=seed)
+    return DecisionTreeClassifier(random_state=seed, class_weight=class_weight)
 
 
-def _build_forest(seed: int, threads: int) -> RandomForestClassifier:
+def _build_forest(seed: int, threads: int, class_weight: str | None) -> RandomForestClassifier:
     """Build 100 such trees, each on a bootstrap sample, with a square root of the pixels tried at a split."""
-    return RandomForestClassifier(random_state=seed, n_jobs=threads)
+    return RandomForestClassifier(random_state=seed, n_jobs=threads, class_weight=class_weight)
 
 
-BASELINES: dict[str, Callable[[int, int], Any]] = {
+BASELINES: dict[str, Callable[[int, int, str | None], Any]] = {
     "decision_tree": _build_tree,
     "random_forest": _build_forest,
 }
@@ -54,11 +54,16 @@ class Baseline:
         return _probabilities(self.classifiers[0], pixels, n_classes=self.n_classes)
 
 
-def fit_baseline(name: str, dataset: Dataset, *, seed: int, threads: int) -> Baseline:
+def fit_baseline(
+    name: str, dataset: Dataset, *, seed: int, threads: int, class_weights: Literal["none", "balanced"] = "none"
+) -> Baseline:
     """Fit a baseline on the pixels of the training split; the result depends on the seed, not on `threads`.
 
     Pixels are taken as they are: trees look at their order alone, so scaling them would change nothing.
     scikit-learn holds them as float32, four times the memory of the images.
+
+    Args:
+        class_weights: as in the training of networks; `balanced` weighs each label's marks by themselves.
 
     Raises:
         ValueError: no such baseline.
@@ -66,9 +71,14 @@ def fit_baseline(name: str, dataset: Dataset, *, seed: int, threads: int) -> Bas
     """
     if name not in BASELINES:
         raise ValueError(unknown_choice("baseline", name, BASELINES))
+    class_weight = None if class_weights == "none" else class_weights
+
+    def build() -> Any:
+        return BASELINES[name](seed, threads, class_weight)
+
     pixels, labels = _pixels(dataset.train), dataset.train.labels
     if dataset.task != "multilabel":
-        classifier = BASELINES[name](seed, threads).fit(pixels, labels)
+        classifier = build().fit(pixels, labels)
         return Baseline((classifier,), dataset.n_outputs, is_multilabel=False)
     classifiers = []
     for label, marks in zip(dataset.classes, labels.T, strict=True):
@@ -78,7 +88,7 @@ def fit_baseline(name: str, dataset: Dataset, *, seed: int, threads: int) -> Bas
                 f"{name}: {label} must have a known mark in the training split, got none; "
                 "leave it out of dataset.classes"
             )
-        classifiers.append(BASELINES[name](seed, threads).fit(pixels[known], marks[known]))
+        classifiers.append(build().fit(pixels[known], marks[known]))
     return Baseline(tuple(classifiers), dataset.n_outputs, is_multilabel=True)
 
 

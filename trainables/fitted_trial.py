@@ -96,7 +96,11 @@ class BaselineTrial(_FittedTrial):
         """Fit it, and report once."""
         yield self.progress("running")
         self.fitted = fit_baseline(
-            self.spec.architecture.name, self._loaded(), seed=self.spec.seed, threads=self.options.threads
+            self.spec.architecture.name,
+            self._loaded(),
+            seed=self.spec.seed,
+            threads=self.options.threads,
+            class_weights=self.spec.training.class_weights,
         )
 
     def conclude(self) -> None:

@@ -73,7 +73,7 @@ def _resolve_dataset(spec: DatasetSpec, data_root: Path | None) -> DatasetSpec:
 def _resolve_training(spec: TrialSpec, architecture: Architecture) -> TrainingSpec:
     training = spec.training
     if not architecture.is_network:
-        return TrainingSpec(method="fit")
+        return TrainingSpec(method="fit", class_weights=training.class_weights)
     if training.method == "fit":
         raise SpecError(
             f"training.method fit belongs to decision trees and forests, not to {spec.architecture.name}; "
