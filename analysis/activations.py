@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from analysis.moments import Moments
 from analysis.probe import ProbeSet
+from trainables.architectures.catalog import Stage
 from trainables.architectures.stages import Network
 
 BATCH_IMAGES = 64
@@ -76,23 +77,30 @@ def _recorded(
     wanted = {(p.network_x, p.stage_x) for p in pairs} | {(p.network_y, p.stage_y) for p in pairs}
     outputs: dict[tuple[str, str], Tensor] = {}
 
-    def keeper(key: tuple[str, str]):  # type: ignore[no-untyped-def]
+    def keeper(key: tuple[str, str], stage: Stage):  # type: ignore[no-untyped-def]
         def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             # A copy, since an in-place ReLU further on would change what was seen here.
-            outputs[key] = output.detach().clone()
+            outputs[key] = _as_map(output.detach().clone(), stage)
 
         return keep
 
     handles = []
     try:
         for key in sorted(wanted):
-            network = networks[key[0]]
-            probed = network.module.get_submodule(network.stage(key[1]).probe)
-            handles.append(probed.register_forward_hook(keeper(key)))
+            network, stage = networks[key[0]], networks[key[0]].stage(key[1])
+            probed = network.module.get_submodule(stage.probe)
+            handles.append(probed.register_forward_hook(keeper(key, stage)))
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_map(output: Tensor, stage: Stage) -> Tensor:
+    """Return (images, channels, height, width), or (images, units) as it is; tokens become one column."""
+    if output.ndim > 2 and stage.is_channels_last:
+        output = output.movedim(-1, 1)
+    return output.unsqueeze(-1) if output.ndim == 3 else output
 
 
 def _paired_rows(

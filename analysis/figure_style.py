@@ -121,6 +121,15 @@ def panels(n_panels: int, *, rows_each: int = 1, title: str) -> Iterator[tuple[F
             plt.close(figure)
 
 
+def set_panel_title(axis: Axes, title: str) -> None:
+    """Write what a panel is about above it, on as many lines as its width needs."""
+    spec, figure = axis.get_subplotspec(), axis.get_figure(root=True)
+    assert spec is not None, "a panel is part of a grid"
+    assert isinstance(figure, Figure), "a panel is part of a figure"
+    width = figure.get_figwidth() / spec.get_gridspec().ncols
+    axis.set_title(textwrap.fill(title, int(width * TITLE_CHARACTERS_PER_IN)))
+
+
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Write NAME.png and NAME.svg; return the path of the SVG. Equal figures give equal files."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from analysis.figure_style import (
     log_steps,
     panels,
     save,
+    set_panel_title,
     shared_legend,
 )
 from analysis.statistics import summarize
@@ -55,7 +56,8 @@ def draw_learning_curves(
             if threshold is not None:
                 axis.axhline(threshold.value, color="#555555", lw=0.9, ls=(0, (2, 2)), label="threshold")
             log_steps(axis, float(rows["step"].max()))
-            axis.set(title=setting, ylabel=name)
+            axis.set(ylabel=name)
+            set_panel_title(axis, str(setting))
         shared_legend(figure, axes[:, 0].tolist(), inits)
         svg = save(figure, folder, f"learning_curves_{metric}")
     caption = (
@@ -104,7 +106,8 @@ def draw_depth(
             for label, line in series.items():
                 _draw_depth_metric(top, line, primary, styles[label], label)
                 _draw_depth_steps(bottom, line, styles[label])
-            top.set(title=setting, ylabel=f"test {METRIC_NAMES[primary]}")
+            top.set(ylabel=f"test {METRIC_NAMES[primary]}")
+            set_panel_title(top, str(setting))
             if rows["steps"].notna().any():
                 log_step_values(bottom, rows["steps"].dropna().tolist())
             bottom.set(ylabel="steps to threshold", xlabel="transfused up to and including")

@@ -22,6 +22,7 @@ class Moments:
         self.n = 0
         self._mean: tuple[Tensor, Tensor] | None = None
         self._scatter: tuple[Tensor, Tensor, Tensor] | None = None
+        self._spectra: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Add a batch; row i of `x` and row i of `y` belong together.
@@ -47,6 +48,7 @@ class Moments:
                 "activations must be finite, got NaN or infinity; the network has diverged"
             )
         self._merge(n_batch, mean, scatter)
+        self._spectra.clear()
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
@@ -101,6 +103,23 @@ class Moments:
     def cxy(self) -> Tensor:
         """Cross-covariance, `(units of x, units of y)`."""
         return self._covariance(2)
+
+    @property
+    def spectrum_x(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of `cxx`, ascending, and its eigenvectors as columns."""
+        return self._spectrum(0)
+
+    @property
+    def spectrum_y(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of `cyy`, ascending, and its eigenvectors as columns."""
+        return self._spectrum(1)
+
+    def _spectrum(self, index: int) -> tuple[Tensor, Tensor]:
+        # Every measure needs both, and for wide stages they are most of its work.
+        if index not in self._spectra:
+            variances, vectors = torch.linalg.eigh(self._covariance(index))
+            self._spectra[index] = (variances, vectors)
+        return self._spectra[index]
 
     def _means(self) -> tuple[Tensor, Tensor]:
         if self._mean is None:

@@ -144,8 +144,8 @@ def noise_floor(n_samples: int, directions_x: int, directions_y: int, *, seed: i
 def _subspaces(moments: Moments, measure: str) -> tuple[_Subspace, _Subspace]:
     if moments.n < 2:
         raise IncomparableError(f"{measure} needs at least 2 samples, got n_samples={moments.n}")
-    x = _subspace(moments.cxx, moments.mean_x)
-    y = _subspace(moments.cyy, moments.mean_y)
+    x = _subspace(*moments.spectrum_x, moments.mean_x)
+    y = _subspace(*moments.spectrum_y, moments.mean_y)
     for side, subspace in (("first", x), ("second", y)):
         if subspace.rank == 0:
             raise IncomparableError(
@@ -155,8 +155,7 @@ def _subspaces(moments: Moments, measure: str) -> tuple[_Subspace, _Subspace]:
     return x, y
 
 
-def _subspace(covariance: Tensor, mean: Tensor) -> _Subspace:
-    variances, vectors = torch.linalg.eigh(covariance)
+def _subspace(variances: Tensor, vectors: Tensor, mean: Tensor) -> _Subspace:
     # A constant unit leaves rounding errors of its mean as variance; they are no signal either.
     rounding = float((1e-14 * mean.abs().max()) ** 2) * mean.numel()
     floor = max(RANK_TOLERANCE * float(variances[-1]), rounding)

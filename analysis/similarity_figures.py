@@ -8,7 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
-from analysis.figure_style import DrawnFigure, LineStyle, line_styles, panels, save, shared_legend
+from analysis.figure_style import (
+    DrawnFigure,
+    LineStyle,
+    line_styles,
+    panels,
+    save,
+    set_panel_title,
+    shared_legend,
+)
 from analysis.tables import MEASURE_NAMES
 
 
@@ -137,7 +145,8 @@ def _draw_floor(axis: Axes, rows: pd.DataFrame, stages: list[str]) -> None:
 
 def _similarity_axis(axis: Axes, stages: list[str], setting: str, name: str) -> None:
     axis.set_xticks(range(len(stages)), stages)
-    axis.set(title=setting, ylim=(0, 1.03), xlim=(-0.55, len(stages) - 0.45))
+    set_panel_title(axis, setting)
+    axis.set(ylim=(0, 1.03), xlim=(-0.55, len(stages) - 0.45))
     axis.set(ylabel=f"{name} (0 … 1)", xlabel="stage, from the input to the head")
 
 

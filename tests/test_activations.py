@@ -209,3 +209,26 @@ def test_the_probe_set_is_a_fixed_choice_of_test_images():
 def test_a_small_test_split_gives_all_its_images():
     probe = load_probe(DIGITS, data_root=None, n_images=10_000)
     assert 50 < len(probe.images) < 10_000
+
+
+@pytest.mark.parametrize("model", ["timm/swin_tiny_patch4_window7_224", "timm/vit_tiny_patch16_224"])
+def test_units_of_networks_of_tokens_are_their_channels(model):
+    """The reference reads the tokens where timm has them: in the last dimension."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(model, n_outputs=2, channels=3)
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
+    probe = ProbeSet(images, (0.5,) * 3, (0.5,) * 3, 2)
+    stage = network.stages[1]
+    seen: list[torch.Tensor] = []
+    handle = network.module.get_submodule(stage.probe).register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.double())
+    )
+    every = 100_000  # more than there are positions: all of them
+    pair = StagePair("x", stage.name, "y", stage.name)
+    moments = gather_moments({"x": network, "y": network}, [pair], probe, positions_per_image=every)[pair]
+    handle.remove()
+    tokens = seen[0].reshape(-1, seen[0].shape[-1])
+    assert moments.n == len(tokens)
+    torch.testing.assert_close(moments.mean_x, tokens.mean(0))
+    torch.testing.assert_close(moments.cxx, tokens.T.cov())

@@ -441,7 +441,7 @@ def test_a_shape_that_a_network_cannot_have_is_refused(changes, message):
 
 
 def test_a_network_whose_stages_timm_does_not_tell_is_refused(monkeypatch):
-    monkeypatch.setattr(timm_networks, "_features", lambda _network: ["stem"])
+    monkeypatch.setattr(timm_networks, "_features", lambda _network: {"stem": 32})
     with pytest.raises(
         SpecError,
         match=r"timm does not tell the stages of 'resnet10t' in a way that can be relied on \(it names fewer",
@@ -465,6 +465,26 @@ def test_a_network_whose_stages_are_not_what_timm_says_is_refused(model, reason)
 def test_the_smallest_image_of_a_timm_network_is_measured():
     assert find_architecture("timm/inception_v3").smallest_px == 128
     assert find_architecture("timm/vit_tiny_patch16_224").smallest_px == 224
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("swin_tiny_patch4_window7_224", True),
+        ("vit_tiny_patch16_224", True),
+        ("inception_v4", False),
+    ],
+)
+def test_where_the_channels_of_a_timm_network_are_is_known(model, expected):
+    stages = find_architecture(f"timm/{model}").stages
+    assert {stage.is_channels_last for stage in stages[:-1]} == {expected}
+    assert not stages[-1].is_channels_last
+
+
+def test_a_feature_without_the_channels_that_timm_counts_is_refused(monkeypatch):
+    monkeypatch.setattr(timm_networks, "_features", lambda _network: {"layer1": 7, "layer2": 128})
+    with pytest.raises(SpecError, match=r"a feature of 7 channels has the shape \(2, 64, \d+, \d+\)"):
+        timm_networks.describe_timm("timm/resnet10t")
 
 
 def test_imagenet_stands_for_no_other_weights():

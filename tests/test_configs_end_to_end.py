@@ -61,7 +61,9 @@ class Miniature:
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.datasets: set[str] = set()
         self._size_px = max([32, *(_smallest_px(shape) for shape in _architectures(content))])
-        self._n_classes = sorted(set(_values_of(content, "n_classes")))
+        self._counts = {
+            field: sorted(set(_values_of(content, field))) for field in ("n_classes", "train_per_class")
+        }
         self.content = {
             **self._small(dict(content)),
             "seeds": [0, 1],
@@ -81,7 +83,7 @@ class Miniature:
         if name == "training" and isinstance(content, dict):
             return _training(content)
         if at.endswith("dataset.train_fraction"):
-            return max(0.5, content)
+            return 0.5 + content / 2
         if at.endswith("training.steps"):
             return content // 1000 + 2
         if isinstance(content, dict):
@@ -92,12 +94,11 @@ class Miniature:
         dataset = {"from": content} if isinstance(content, str) else dict(content)
         self.datasets.add(dataset["from"])
         dataset |= {"partial": True, "size_px": self._size_px}
-        if "n_classes" in dataset:
-            dataset["n_classes"] = 2 + self._n_classes.index(dataset["n_classes"])
+        for field, counts in self._counts.items():
+            if field in dataset:
+                dataset[field] = 2 + counts.index(dataset[field])
         if "validation_fraction" in dataset:
             dataset["validation_fraction"] = max(0.2, dataset["validation_fraction"])
-        if "train_per_class" in dataset:
-            dataset["train_per_class"] = 2 + dataset["train_per_class"] % 7
         return dataset
 
 

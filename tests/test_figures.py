@@ -12,7 +12,7 @@ from PIL import Image
 from analysis import figures, similarity_figures
 from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, SIMILARITY_COLUMNS, TOP_TWO
 from analysis.convergence import Threshold, measure_convergence
-from analysis.figure_style import line_styles, step_text
+from analysis.figure_style import line_styles, panels, set_panel_title, step_text
 from analysis.figures import draw_depth, draw_learning_curves
 from analysis.load import StudyTrials, load_histories, load_trials
 from analysis.similarity_figures import draw_before_after, draw_pairs
@@ -250,3 +250,15 @@ def test_a_name_has_one_look_in_every_figure():
 )
 def test_steps_are_short_on_the_axis(steps, text):
     assert step_text(steps) == text
+
+
+@pytest.mark.parametrize("n_panels", [1, 2, 3])
+def test_a_long_title_stays_above_its_panel(n_panels):
+    name = "vgg16_bn slim 1/4 from block1 head 256 · CheXpert-v1 Atelectasis–Pleural Effusion · trains last 1"
+    with panels(n_panels, title="a figure") as (figure, axes):
+        for axis in axes[:, 0]:
+            set_panel_title(axis, name)
+        figure.draw_without_rendering()
+        ends = [axis.title.get_window_extent() for axis in axes[:, 0]]
+        starts = [axis.get_window_extent().x0 for axis in axes[1:, 0]] + [figure.bbox.x1]
+        assert all(end.x1 <= start for end, start in zip(ends, starts, strict=True))

@@ -95,3 +95,15 @@ def test_one_sample_has_no_covariance():
 def test_nothing_seen_has_no_mean():
     with pytest.raises(ValueError, match="hold no samples yet"):
         _ = Moments().mean_x
+
+
+def test_the_spectrum_follows_every_batch(pair):
+    x, y = pair
+    moments = Moments()
+    for batch in (slice(0, 20), slice(20, 60)):
+        moments.update(x[batch], y[batch])
+        for covariance, (variances, vectors) in (
+            (moments.cxx, moments.spectrum_x),
+            (moments.cyy, moments.spectrum_y),
+        ):
+            torch.testing.assert_close(vectors @ torch.diag(variances) @ vectors.T, covariance)

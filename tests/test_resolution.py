@@ -169,6 +169,10 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
             r"training.trainable.first must be at most 5 for resnet50 \(stages conv1, block1, .*\), got 9",
         ),
         (
+            {"architecture": "timm/vit_tiny_patch16_224", "dataset": {**RGB, "size_px": 256}},
+            "dataset.size_px must be 224 for timm/vit_tiny_patch16_224, which takes no other, got 256",
+        ),
+        (
             {"training": {"method": "fit"}},
             "training.method fit belongs to decision trees and forests, not to resnet50; leave it out",
         ),

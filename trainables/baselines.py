@@ -55,7 +55,12 @@ class Baseline:
 
 
 def fit_baseline(
-    name: str, dataset: Dataset, *, seed: int, threads: int, class_weights: Literal["none", "balanced"] = "none"
+    name: str,
+    dataset: Dataset,
+    *,
+    seed: int,
+    threads: int,
+    class_weights: Literal["none", "balanced"] = "none",
 ) -> Baseline:
     """Fit a baseline on the pixels of the training split; the result depends on the seed, not on `threads`.
 

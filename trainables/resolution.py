@@ -47,6 +47,11 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
 
 
 def _check_size(spec: TrialSpec, architecture: Architecture) -> None:
+    if architecture.is_fixed_size and spec.dataset.size_px != architecture.smallest_px:
+        raise SpecError(
+            f"dataset.size_px must be {architecture.smallest_px} for {spec.architecture.label}, which takes "
+            f"no other, got {spec.dataset.size_px}"
+        )
     if spec.dataset.size_px < architecture.smallest_px:
         raise SpecError(
             f"dataset.size_px must be at least {architecture.smallest_px} for {spec.architecture.label}, "

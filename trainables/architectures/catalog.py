@@ -27,11 +27,14 @@ class Stage:
         name: what papers and figures call it (`conv1`, `block2`, `head`).
         modules: dotted names of modules (or of single parameters) that belong to the stage.
         probe: dotted name of the module whose output represents the stage.
+        is_channels_last: whether the last dimension of that output is the channels, as in networks of
+            tokens; otherwise the second one is.
     """
 
     name: str
     modules: tuple[str, ...]
     probe: str
+    is_channels_last: bool = False
 
     def holds(self, key: str) -> bool:
         """Say whether an entry of a state dict belongs to the stage, by its name."""
@@ -52,6 +55,7 @@ class Architecture:
         smallest_px: least image side a trial may use. Padding keeps one position at any size, but below
             this the last stages would have nothing but that one to look at.
         smallest_px_with_auxiliary: the same where an auxiliary head takes part in the training.
+        is_fixed_size: whether `smallest_px` is the only image side it takes.
         auxiliary_weight: of the loss of auxiliary heads; 0 where there are none.
         has_dense_layers: whether dense layers stand between the last stage and the outputs.
         published: names of weights that are published for it, the usual ones first.
@@ -63,6 +67,7 @@ class Architecture:
     widths: dict[str, int] = field(default_factory=dict)
     smallest_px: int = 32
     smallest_px_with_auxiliary: int = 0
+    is_fixed_size: bool = False
     auxiliary_weight: float = 0.0
     has_dense_layers: bool = False
     published: tuple[str, ...] = ()

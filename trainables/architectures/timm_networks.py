@@ -1,5 +1,7 @@
 """Networks of timm, under timm's own module names; their stages are what timm's feature info tells."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -42,9 +44,16 @@ def describe_timm(name: str) -> Architecture:
     try:
         with torch.device("meta"):
             network = timm.create_model(model, pretrained=False).eval()
-        stages = _stages(network, _features(network), _head(network))
+        features = _features(network)
+        stages = _stages(network, features, _head(network))
         smallest_px = _smallest_px(network)
-        _check_order(network, stages, smallest_px)
+        outputs = _run_stages(network, stages, smallest_px)
+        stages = tuple(
+            replace(stage, is_channels_last=_is_channels_last(outputs[stage.name], features[stage.probe]))
+            if stage.name != HEAD
+            else stage
+            for stage in stages
+        )
     # Of more than a thousand networks some build, name or run their parts in ways of their own.
     except Exception as error:
         raise SpecError(
@@ -56,6 +65,7 @@ def describe_timm(name: str) -> Architecture:
         "trainables.architectures.timm_networks:build_timm",
         stages,
         smallest_px=smallest_px,
+        is_fixed_size=bool(network.pretrained_cfg.get("fixed_input_size")),
         published=tuple(f"{PREFIX}{full}" for full in _published(model)),
     )
 
@@ -85,20 +95,20 @@ def _run(network: nn.Module, size_px: int) -> None:
         network(torch.empty(2, 3, size_px, size_px, device="meta"))
 
 
-def _check_order(network: nn.Module, stages: tuple[Stage, ...], size_px: int) -> None:
-    """Run an image of no content and see that the stages are what they say.
+def _run_stages(network: nn.Module, stages: tuple[Stage, ...], size_px: int) -> dict[str, tuple[int, ...]]:
+    """Run an image of no content, see that the stages are what they say, and return the shapes they give.
 
     Raises:
         ValueError: a probe does not give one map or one row of tokens, probes fire in another order, or a
             weight of a stage acts after its probe.
     """
-    fired: list[str] = []
+    fired: dict[str, tuple[int, ...]] = {}
     number = {stage.name: i for i, stage in enumerate(stages)}
 
     def note(stage: Stage, output: object) -> None:
         if not isinstance(output, torch.Tensor):
             raise ValueError(f"{stage.name} gives a {type(output).__name__}")
-        fired.append(stage.name)
+        fired[stage.name] = tuple(output.shape)
 
     def check(stage: Stage) -> None:
         # What follows the last feature belongs to the last stage, and acts after its probe.
@@ -119,8 +129,22 @@ def _check_order(network: nn.Module, stages: tuple[Stage, ...], size_px: int) ->
     finally:
         for handle in handles:
             handle.remove()
-    if fired != [stage.name for stage in stages]:
+    if list(fired) != [stage.name for stage in stages]:
         raise ValueError(f"its stages act in the order {', '.join(fired)}")
+    return fired
+
+
+def _is_channels_last(shape: tuple[int, ...], channels: int) -> bool:
+    """Find the channels of a feature, which timm counts, in the shape of the output.
+
+    Raises:
+        ValueError: they are in neither place.
+    """
+    if len(shape) == 4 and shape[1] == channels:
+        return False
+    if len(shape) in (3, 4) and shape[-1] == channels:
+        return True
+    raise ValueError(f"a feature of {channels} channels has the shape {shape}")
 
 
 def _published(model: str) -> list[str]:
@@ -130,18 +154,20 @@ def _published(model: str) -> list[str]:
     return sorted(names, key=lambda name: not name.endswith("in1k") or "_ft_" in name)
 
 
-def _features(network: nn.Module) -> list[str]:
+def _features(network: nn.Module) -> dict[str, int]:
+    """Return the channels of every module that timm lists as a feature."""
     info = getattr(network, "feature_info", [])
     entries = info if isinstance(info, list) else getattr(info, "info", [])
-    return [entry["module"] for entry in entries if entry.get("module")]
+    return {entry["module"]: entry["num_chs"] for entry in entries if entry.get("module")}
 
 
-def _stages(network: nn.Module, features: list[str], head: tuple[str, ...]) -> tuple[Stage, ...]:
+def _stages(network: nn.Module, features: Iterable[str], head: tuple[str, ...]) -> tuple[Stage, ...]:
     """Cut the entries of the state dict, which are in the order of the modules, after each feature.
 
     Raises:
         ValueError: there is no more than one feature.
     """
+    features = list(features)
     if len(features) < 2:
         raise ValueError("it names fewer than two features")
     keys = [key for key in network.state_dict() if not any(key.startswith(f"{path}.") for path in head)]
