@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from analysis.convergence import Arrival, Threshold, kaplan_meier_median
@@ -105,8 +106,8 @@ def class_table(finished: pd.DataFrame, metric: str) -> Table:
     for (setting, init), rows in _by_cell(finished):
         line = {"setting": setting, "initialization": init, "seeds": str(len(rows))}
         columns = [name for name in rows if str(name).startswith(prefix) and rows[name].notna().any()]
-        if metric == "auroc" and len(columns) == 2:
-            continue  # of two classes both have the area of the whole
+        if metric == "auroc" and len(columns) == 2 and np.allclose(rows[columns[0]], rows[columns[1]]):
+            continue  # of two classes, unlike two labels, both have the area of the whole
         for column in columns:
             summary = summarize(rows[column])
             name = str(column).removeprefix(prefix)

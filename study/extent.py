@@ -25,8 +25,8 @@ def published_training_split(spec: DatasetSpec) -> int | None:
     None where nothing is published, where a part of the data is meant, or where it depends on the classes
     that are kept.
     """
-    published = find_reader(spec.reader).published(spec)
-    selects_columns = spec.reader == "chexpert"
+    reader = find_reader(spec.reader)
+    published, selects_columns = reader.published(spec), reader.is_multilabel(spec)
     selects_rows = (spec.classes or spec.n_classes or spec.train_per_class) and not selects_columns
     if published is None or spec.partial or selects_rows:
         return None

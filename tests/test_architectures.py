@@ -45,7 +45,7 @@ def _one_thread() -> Iterator[None]:
 
 def spec_of(name: str, **changes: Any) -> ArchitectureSpec:
     """Describe a network; dense layers of their full width would be all that a test does."""
-    width = {"head_width": 16} if find_architecture(name).has_dense_layers else {}
+    width = {"head_width": 16} if find_architecture(name).dense_width else {}
     return ArchitectureSpec(name=name, **{**width, **changes})
 
 

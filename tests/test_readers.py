@@ -9,8 +9,9 @@ import pytest
 
 from tests.miniatures import folders, tables
 from tests.reader_contract import check_reader_contract
-from trainables.datasets.catalog import DATASETS
+from trainables.datasets.catalog import DATASETS, expected_task, normalize_dataset
 from trainables.datasets.readers import READERS
+from trainables.datasets.spec import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ CSV = {
         "group": "patient_id",
     },
 }
+GRADED = ("aptos", "eyepacs", "idrid", "messidor2", "synthetic_fundus")
 IMAGE_FOLDER = {"reader": "image_folder", "path": "films", "channels": 1}
 CASES = {
     "aptos": Case(DATASETS["aptos2019"], tables.write_aptos),
@@ -80,6 +82,6 @@ def test_the_contract_of_readers(name: str, tmp_path: Path, monkeypatch: pytest.
     case = CASES[name]
     case.write(tmp_path)
     dataset = check_reader_contract(case.fields, tmp_path, monkeypatch)
-    reader = READERS[case.fields["reader"]]
-    assert dataset.referable_grade == reader.referable_grade
-    assert (dataset.task == "ordinal") == (reader.referable_grade is not None)
+    spec = normalize_dataset(DatasetSpec.model_validate(case.fields))
+    assert (dataset.task, dataset.referable_grade) == (expected_task(spec), spec.referable_grade)
+    assert (dataset.task == "ordinal") == (case.fields["reader"] in GRADED)

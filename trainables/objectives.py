@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.datasets.spec import Task
 from trainables.datasets.table import UNKNOWN
-from trainables.errors import unknown_choice
+from trainables.errors import SpecError, unknown_choice
 
-TASKS = ("multiclass", "multilabel", "ordinal")
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,22 @@ def build_objective(
     """Return cross-entropy with softmax, or for `multilabel` binary cross-entropy with sigmoid.
 
     Args:
-        label_smoothing: of the cross-entropy; no part in binary cross-entropy.
+        label_smoothing: of the cross-entropy; binary cross-entropy has none.
         class_weights: (n_classes,); of the cross-entropy a class's part in the mean, of the binary one the
             weight of a label's positives.
 
     Raises:
         ValueError: another task.
+        SpecError: label smoothing of `multilabel`.
     """
     check_task(task)
     weights = None if class_weights is None else torch.from_numpy(class_weights).float()
     if task == "multilabel":
+        if label_smoothing:
+            raise SpecError(
+                f"training.label_smoothing must be 0 where an image can have several labels, got "
+                f"{label_smoothing}"
+            )
         return _multilabel(weights)
     return _multiclass(weights, label_smoothing)
 

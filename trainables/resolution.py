@@ -10,7 +10,7 @@ from trainables.architectures.catalog import (
     published_name,
 )
 from trainables.architectures.spec import ArchitectureSpec
-from trainables.datasets.catalog import normalize_dataset
+from trainables.datasets.catalog import expected_task, normalize_dataset
 from trainables.datasets.spec import DatasetSpec
 from trainables.errors import DataError, SpecError, UserError, WeightsError, unknown_choice
 from trainables.spec import ImportanceSpec, InitSpec, SourceSpec, TrainableSpec, TrainingSpec, TrialSpec
@@ -33,17 +33,35 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
         WeightsError, DataError: a file is missing.
     """
     architecture = architecture_of(spec.architecture)
-    dataset = _resolve_dataset(spec.dataset, data_root)
-    _check_size(spec, architecture)
+    dataset = _resolve_dataset(_expected_pixels(spec, architecture), data_root)
     spec = spec.model_copy(
-        update={
-            "architecture": normal_architecture(spec.architecture),
-            "dataset": dataset,
-            "training": _resolve_training(spec, architecture),
-        }
+        update={"architecture": normal_architecture(spec.architecture), "dataset": dataset}
     )
-    init = _resolve_init(spec, architecture, data_root)
-    return spec.model_copy(update={"init": init, "importance": _resolve_importance(spec, data_root)})
+    _check_size(spec, architecture)
+    spec = spec.model_copy(update={"training": _resolve_training(spec, architecture)})
+    spec = spec.model_copy(update={"init": _resolve_init(spec, architecture, data_root)})
+    return spec.model_copy(
+        update={"seed": _resolve_seed(spec), "importance": _resolve_importance(spec, data_root)}
+    )
+
+
+def _expected_pixels(spec: TrialSpec, architecture: Architecture) -> DatasetSpec:
+    """Write out how pixels are normalized where the network says; trees see them as they are."""
+    if not architecture.is_network:
+        return spec.dataset.model_copy(update={"normalize": "train"})
+    if spec.dataset.normalize != "published":
+        return spec.dataset
+    if architecture.normalize is None:
+        raise SpecError(
+            f"dataset.normalize cannot be 'published' for {spec.architecture.name}, whose weights expect "
+            "pixels of neither kind; give train, imagenet or unit"
+        )
+    return spec.dataset.model_copy(update={"normalize": architecture.normalize})
+
+
+def _resolve_seed(spec: TrialSpec) -> int:
+    """Say 0 where nothing is drawn: the features are those of the source, and their fit has one solution."""
+    return 0 if spec.training.method == "linear_probe" and spec.init.kind == "pretrained" else spec.seed
 
 
 def _check_size(spec: TrialSpec, architecture: Architecture) -> None:
@@ -84,11 +102,29 @@ def _resolve_training(spec: TrialSpec, architecture: Architecture) -> TrainingSp
             f"training.method fit belongs to decision trees and forests, not to {spec.architecture.name}; "
             "leave it out"
         )
+    task = expected_task(spec.dataset)
+    if training.selection_metric == "val_kappa" and task != "ordinal":
+        raise SpecError(
+            f"training.selection_metric val_kappa is of grades, and {spec.dataset.label} has none; take "
+            "another, or say with dataset.referable_grade that its classes are grades"
+        )
     if training.method == "linear_probe":
         return TrainingSpec(method="linear_probe", selection_metric=training.selection_metric)
+    if training.label_smoothing and task == "multilabel":
+        raise SpecError(
+            f"training.label_smoothing must be 0 for {spec.dataset.label}, of which an image can have "
+            f"several labels, got {training.label_smoothing}"
+        )
+    if training.class_weights != "none" and spec.importance is not None:
+        raise SpecError(
+            "training.class_weights must be none beside importance, which draws the classes in other shares "
+            "than they have"
+        )
     changes: dict[str, object] = {"trainable": _resolve_trainable(training.trainable, spec, architecture)}
     if training.micro_batch_size is not None and training.micro_batch_size >= training.batch_size:
         changes["micro_batch_size"] = None
+    if spec.dataset.channels == 1:
+        changes["augment"] = training.augment.model_copy(update={"saturation": 0.0})
     return training.model_copy(update=changes)
 
 
@@ -236,7 +272,17 @@ def _resolve_importance(spec: TrialSpec, data_root: Path | None) -> ImportanceSp
             f"importance needs a training by gradient, got training.method {spec.training.method!r}"
         )
     classifier = _resolved_within("importance.classifier", importance.classifier, data_root)
-    target = _resolve_dataset(importance.target, data_root)
+    if not architecture_of(classifier.architecture).is_network:
+        raise SpecError(
+            f"importance.classifier.architecture must be a network, got {classifier.architecture.name}"
+        )
+    if expected_task(spec.dataset) == "multilabel":
+        raise SpecError(
+            f"importance needs one class an image, and {spec.dataset.label} can have several; leave it out"
+        )
+    # Of the target the training images are looked at, as pixels of the trial's own dataset, and classified.
+    unused = {"normalize": "train", "referable_grade": "none"}
+    target = _resolve_dataset(importance.target.model_copy(update=unused), data_root)
     if classifier.dataset != spec.dataset:
         raise SpecError(
             f"importance.classifier.dataset must be that of the trial, {spec.dataset.label}: it predicts the "
@@ -249,7 +295,6 @@ def _resolve_importance(spec: TrialSpec, data_root: Path | None) -> ImportanceSp
                 f"importance.target.{name} must be {expected}, as the images of {spec.dataset.label}, "
                 f"got {got}"
             )
-    # Only its training images are used, and those without their labels.
     return importance.model_copy(update={"classifier": classifier, "target": target})
 
 

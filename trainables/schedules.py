@@ -12,7 +12,7 @@ def evaluation_steps(spec: EvaluationSpec, total_steps: int) -> tuple[int, ...]:
     if total_steps == 0:
         return (0,)
     if spec.spacing == "log":
-        grid = np.geomspace(1, total_steps, spec.points)
+        grid = np.geomspace(total_steps, 1, spec.points)  # downwards, so that a lone point is the last step
     else:
         grid = np.linspace(total_steps / spec.points, total_steps, spec.points)
     return tuple(sorted({0, total_steps, *(round(step) for step in grid)}))

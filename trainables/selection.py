@@ -1,11 +1,13 @@
 """Which evaluation of a training is the best: its weights are the ones that are tested."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from trainables.architectures.stages import Network
+from trainables.errors import SpecError
 
 
 @dataclass
@@ -42,3 +44,25 @@ class Selection:
         if math.isnan(reference):
             return math.inf
         return reference - value if self.metric == "val_loss" else value - reference
+
+
+def check_selectable(metric: str, metrics: Mapping[str, float]) -> None:
+    """Refuse a metric by which no evaluation could be chosen: the untrained network would be tested.
+
+    Args:
+        metrics: of an evaluation with finite scores.
+
+    Raises:
+        SpecError: the metric is not defined on the validation split.
+    """
+    value = metrics.get(metric)
+    if value is None:
+        raise SpecError(
+            f"training.selection_metric {metric} is not defined for this task; take one of "
+            f"{', '.join(sorted(name for name in metrics if not math.isnan(metrics[name])))}"
+        )
+    if math.isnan(value):
+        raise SpecError(
+            f"training.selection_metric {metric} must be defined on the validation split, got nan (a class, "
+            "or all others, may be missing there); use val_loss, or a larger dataset.validation_fraction"
+        )

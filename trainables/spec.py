@@ -75,7 +75,7 @@ class StepSchedule(SpecModel):
 
 
 class CosineSchedule(SpecModel):
-    """Linear warm-up, then half a cosine down to zero at the last step."""
+    """Linear warm-up, then half a cosine down to zero, which the step after the last would have."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_epochs: NonNegative = 0.0
@@ -322,8 +322,8 @@ class ImportanceSpec(SpecModel):
 
     Attributes:
         classifier: the trial whose predictions are used; its checkpoint is the best.
-        target: the dataset it is applied to; its labels are not used.
-        temper: exponent of the weights; 0 draws as without weights.
+        target: the dataset whose training images it is applied to, as pixels of the trial's own dataset.
+        temper: exponent of the weights; 0 draws every image as often as the others.
         cap: greatest weight, relative to the mean over the training images; None leaves them.
     """
 
@@ -384,7 +384,8 @@ class TrialSpec(SpecModel):
         """The trials that must be finished before this one can begin."""
         source = self.init.source
         of_weights = (source.trial,) if source is not None and source.trial is not None else ()
-        return (*of_weights, *((self.importance.classifier,) if self.importance is not None else ()))
+        classifier = self.importance.classifier if self.importance is not None else None
+        return of_weights if classifier is None or classifier in of_weights else (*of_weights, classifier)
 
 
 # They were defined before TrialSpec, which they can contain.

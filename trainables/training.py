@@ -3,9 +3,11 @@
 No callbacks and no I/O: `gradient_trial.py` decides when to evaluate, to checkpoint and to stop.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,11 @@ from trainables.objectives import balanced_weights, build_objective
 from trainables.schedules import learning_rate
 from trainables.scores import score
 from trainables.seeding import derive_seed, generator
-from trainables.selection import Selection
+from trainables.selection import Selection, check_selectable
 from trainables.spec import Adam, Sgd, TrainingSpec
 
-EVALUATION_BATCH = 256
+# Of an evaluation, at once: 256 images of 224 px, fewer of larger ones.
+MOST_IMAGES, MOST_PIXELS = 256, 256 * 224 * 224
 # Losses stay on the device until they are looked at; the exact step of the first bad one is still named.
 STEPS_BETWEEN_LOSS_CHECKS = 100
 SELECTION_FACTS = ("value", "step", "mark", "evaluations_since")
@@ -55,7 +58,8 @@ class Training:
             None takes each once an epoch.
 
     The training split is shuffled anew for every epoch; the samples left over when it does not divide
-    into batches sit that epoch out, so that batch normalization never sees a lone sample.
+    into batches sit that epoch out, and micro-batches differ by one sample at most, so that batch
+    normalization sees a lone sample only where one is asked for.
     """
 
     def __init__(
@@ -136,8 +140,9 @@ class Training:
         is that of the whole batch.
         """
         images, labels = self._training_batch()
-        size = self.spec.micro_batch_size or len(images)
-        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        n_parts = math.ceil(len(images) / (self.spec.micro_batch_size or len(images)))
+        edges = [len(images) * part // n_parts for part in range(n_parts + 1)]
+        parts = [slice(start, stop) for start, stop in pairwise(edges)]
         weights = [self.objective.weight(labels[part]) for part in parts] if len(parts) > 1 else [1.0]
         total = sum(weights) or 1.0
         loss = torch.zeros((), device=self.device)
@@ -220,15 +225,21 @@ class Training:
         """Score the validation split, remember the weights if they are the best, and return the metrics.
 
         `train_loss` is the mean over the steps since the last evaluation, absent before the first step.
+
+        Raises:
+            SpecError: the selection metric is not defined on the validation split.
         """
-        metrics = {f"val_{name}": value for name, value in self.measure(self.dataset.val).metrics.items()}
+        on_val = self.measure(self.dataset.val)
+        metrics = {f"val_{name}": value for name, value in on_val.metrics.items()}
+        if np.isfinite(on_val.scores).all():
+            check_selectable(self.spec.selection_metric, metrics)
         metrics |= {"images_seen": float(self.step * self.batch_size), "train_seconds": self.seconds}
         if self._loss_count:
             metrics["train_loss"] = self._loss_sum / self._loss_count
         self._loss_sum, self._loss_count = 0.0, 0
         stopping = self.spec.early_stopping
         self.selection.consider(
-            metrics[self.spec.selection_metric],
+            metrics.get(self.spec.selection_metric, math.nan),
             self.step,
             self.network,
             min_delta=stopping.min_delta if stopping else 0.0,
@@ -246,8 +257,9 @@ class Training:
         """Return (n_samples, n_classes) logits and the labels of a split, batch norm in eval mode."""
         self.network.module.eval()
         logits, labels = [], []
-        for start in range(0, len(split.labels), EVALUATION_BATCH):
-            pixels, batch_labels = self._batch(split, slice(start, start + EVALUATION_BATCH))
+        n_at_once = max(1, min(MOST_IMAGES, MOST_PIXELS // self.dataset.train.images[0, 0].size))
+        for start in range(0, len(split.labels), n_at_once):
+            pixels, batch_labels = self._batch(split, slice(start, start + n_at_once))
             logits.append(self._forward(self._normalized(scale_pixels(pixels))).float())
             labels.append(batch_labels)
         return torch.cat(logits), torch.cat(labels)

@@ -8,6 +8,7 @@ so a checkpoint loads into the plain torchvision or timm network of the same nam
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
+from typing import Literal
 
 from trainables.architectures.spec import ArchitectureSpec, SlimSpec
 from trainables.errors import SpecError, unknown_choice
@@ -57,7 +58,9 @@ class Architecture:
         smallest_px_with_auxiliary: the same where an auxiliary head takes part in the training.
         is_fixed_size: whether `smallest_px` is the only image side it takes.
         auxiliary_weight: of the loss of auxiliary heads; 0 where there are none.
-        has_dense_layers: whether dense layers stand between the last stage and the outputs.
+        dense_width: of the dense layers between the last stage and the outputs; 0 where there are none.
+        normalize: how the published weights expect pixels, as in `DatasetSpec.normalize`; None if in another
+            way.
         published: names of weights that are published for it, the usual ones first.
     """
 
@@ -69,7 +72,8 @@ class Architecture:
     smallest_px_with_auxiliary: int = 0
     is_fixed_size: bool = False
     auxiliary_weight: float = 0.0
-    has_dense_layers: bool = False
+    dense_width: int = 0
+    normalize: Literal["imagenet", "unit"] | None = "imagenet"
     published: tuple[str, ...] = ()
 
     @property
@@ -131,7 +135,7 @@ def _vgg(entry: str, *members: str, batch_norm: bool) -> Architecture:
         (*stages, Stage(HEAD, ("classifier",), "classifier")),
         chain=_from(0, first - 1, within="features"),
         widths={"block1": 64, "block2": 128, "block3": 256, "block4": 512, "block5": 512},
-        has_dense_layers=True,
+        dense_width=DENSE_WIDTH,
         published=_torchvision(entry, *members),
     )
 
@@ -210,7 +214,7 @@ _ALEXNET = Architecture(
     ),
     chain=_from(0, 12, within="features"),
     smallest_px=63,
-    has_dense_layers=True,
+    dense_width=DENSE_WIDTH,
     published=_torchvision("AlexNet"),
 )
 # The published weights of GoogLeNet and Inception-v3 are of images from -1 to 1: dataset.normalize: unit.
@@ -230,6 +234,7 @@ _GOOGLENET = Architecture(
         "inception5b",
     ),
     auxiliary_weight=0.3,
+    normalize="unit",
     published=_torchvision("GoogLeNet"),
 )  # fmt: skip
 _INCEPTION_V3 = Architecture(
@@ -253,6 +258,7 @@ _INCEPTION_V3 = Architecture(
     # side.
     smallest_px_with_auxiliary=299,
     auxiliary_weight=0.4,
+    normalize="unit",
     published=_torchvision("Inception_V3"),
 )  # fmt: skip
 _INCEPTION_V4 = replace(
@@ -271,6 +277,7 @@ _INCEPTION_V4 = replace(
     ),
     builder="trainables.architectures.timm_networks:build_timm",
     smallest_px=75,
+    normalize="unit",
 )
 _BASELINE = Architecture("trainables.baselines:fit_baseline", (), smallest_px=8)
 
@@ -353,7 +360,7 @@ def architecture_of(spec: ArchitectureSpec) -> Architecture:
         SpecError: no such entry, or a change that it does not allow. The message starts with the field.
     """
     entry = find_architecture(spec.name)
-    if spec.head_width is not None and not entry.has_dense_layers:
+    if spec.head_width is not None and not entry.dense_width:
         raise SpecError(
             f"architecture.head_width must be left out for {spec.name}, which has no dense layers before its "
             "outputs"
@@ -397,15 +404,20 @@ def _truncated(name: str, last: str, entry: Architecture) -> Architecture:
     if last not in entry.backbone:
         raise SpecError(unknown_choice("architecture.truncate_after", last, entry.backbone))
     kept = entry.stages[: entry.backbone.index(last) + 1]
-    return replace(entry, stages=(*kept, Stage(HEAD, (HEAD,), HEAD)), has_dense_layers=False)
+    return replace(entry, stages=(*kept, Stage(HEAD, (HEAD,), HEAD)), dense_width=0)
 
 
 def normal_architecture(spec: ArchitectureSpec) -> ArchitectureSpec:
     """Return the spec with every field that has no effect at its default."""
-    has_no_effect = find_architecture(spec.name).auxiliary_weight == 0 or spec.truncate_after is not None
+    entry = find_architecture(spec.name)
+    has_no_effect = entry.auxiliary_weight == 0 or spec.truncate_after is not None
     changes: dict[str, object] = {"auxiliary": True} if has_no_effect else {}
-    if spec.truncate_after is not None or spec.head_width == DENSE_WIDTH:
+    if spec.truncate_after is not None or spec.head_width == entry.dense_width:
         changes["head_width"] = None
+    if spec.slim is not None and spec.truncate_after is not None:
+        names = entry.backbone
+        if names.index(spec.slim.from_stage) > names.index(spec.truncate_after):
+            changes["slim"] = None  # nothing of what is slimmed is left
     return spec.model_copy(update=changes)
 
 

@@ -1,12 +1,18 @@
 """Networks of timm, under timm's own module names; their stages are what timm's feature info tells."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+from timm.data.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
 from torch import nn
 
 from trainables.architectures.catalog import HEAD, Architecture, Stage
@@ -36,6 +42,12 @@ def describe_timm(name: str) -> Architecture:
         SpecError: timm has no such network, or does not tell its stages.
     """
     model = name.removeprefix(PREFIX)
+    if "." in model:
+        plain, tag = model.split(".", 1)
+        raise SpecError(
+            f"architecture: {name!r} names weights ({tag}); give the network as {PREFIX}{plain} and the "
+            f"weights as source: {{weights: {name}}}"
+        )
     if not timm.is_model(model):
         known = [f"{PREFIX}{other}" for other in timm.list_models()]
         raise SpecError(
@@ -66,6 +78,7 @@ def describe_timm(name: str) -> Architecture:
         stages,
         smallest_px=smallest_px,
         is_fixed_size=bool(network.pretrained_cfg.get("fixed_input_size")),
+        normalize=_normalize(network.pretrained_cfg),
         published=tuple(f"{PREFIX}{full}" for full in _published(model)),
     )
 
@@ -73,6 +86,14 @@ def describe_timm(name: str) -> Architecture:
 def _head(network: nn.Module) -> tuple[str, ...]:
     classifier = network.pretrained_cfg.get("classifier")  # type: ignore[union-attr, operator]
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+
+
+def _normalize(config: Mapping[str, Any]) -> Literal["imagenet", "unit"] | None:
+    """Return how timm's weights of a network expect pixels, None if in a way a dataset cannot be given."""
+    pixels = (tuple(config["mean"]), tuple(config["std"]))
+    if pixels == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        return "imagenet"
+    return "unit" if pixels == (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD) else None
 
 
 def _smallest_px(network: nn.Module) -> int:
@@ -149,7 +170,7 @@ def _is_channels_last(shape: tuple[int, ...], channels: int) -> bool:
 
 def _published(model: str) -> list[str]:
     """Return the names of weights that can be fetched, those trained on ImageNet-1k alone first."""
-    names = timm.list_pretrained(f"{model.split('.')[0]}.*")
+    names = timm.list_pretrained(f"{model}.*")
     names = [name for name in names if timm.get_pretrained_cfg(name).hf_hub_id]
     return sorted(names, key=lambda name: not name.endswith("in1k") or "_ft_" in name)
 

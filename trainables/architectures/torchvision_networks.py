@@ -18,7 +18,7 @@ from torchvision.models.mnasnet import MNASNet
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vgg import VGG, make_layers
 
-from trainables.architectures.catalog import DENSE_WIDTH, find_architecture
+from trainables.architectures.catalog import find_architecture
 from trainables.architectures.spec import ArchitectureSpec, SlimSpec
 
 # Whose first convolution is scaled by its number of inputs; the others look at the outputs, or at neither.
@@ -109,7 +109,7 @@ def build_vgg(spec: ArchitectureSpec, *, n_outputs: int, channels: int) -> nn.Mo
     with torch.device("meta"):
         network = VGG(make_layers([64, "M"]), num_classes=n_outputs, init_weights=False)
     network.features = make_layers(layers, batch_norm=spec.name.endswith("_bn"))
-    width = spec.head_width or DENSE_WIDTH
+    width = spec.head_width or find_architecture(spec.name).dense_width
     network.classifier = nn.Sequential(
         nn.Linear(_last_width(layers) * _VGG_POOLED_PX**2, width),
         nn.ReLU(True),

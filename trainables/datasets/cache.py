@@ -7,9 +7,9 @@ wait. Deleting the folder is always safe.
 
 import fcntl
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -44,20 +44,19 @@ def new_cache_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DataError: the folder cannot be written, or the disk is full.
     """
-    temporary: Path | None = None
+    # Not of tempfile, whose files only their owner can read: a cache can be shared.
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         with naming_cache_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            temporary = Path(name)
-            with os.fdopen(handle, "w+b") as stream:
+            with temporary.open("x+b") as stream:
                 yield stream
                 stream.flush()
                 # A machine that loses power must not leave a file of the right name without its content.
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

@@ -3,13 +3,13 @@
 This table imports neither numpy nor torch, so a plan can be made without them.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from trainables.datasets.medmnist_flags import FLAGS
 from trainables.datasets.readers import CHEXPERT_TASKS, DIGITS, Reader, find_reader
-from trainables.datasets.spec import DatasetSpec
+from trainables.datasets.spec import DatasetSpec, Task
 from trainables.errors import SpecError, unknown_choice
 from trainables.fields import FrozenMapping, Pairs
 from trainables.validation import describe
@@ -39,8 +39,6 @@ def _medmnist() -> dict[str, dict[str, Any]]:
                 "size_px": size_px,
                 "channels": 1 if flag in _GREY else 3,
             }
-            if flag == "retinamnist":
-                named[name]["referable_grade"] = 2
     return named
 
 
@@ -126,19 +124,56 @@ def normalize_dataset(spec: DatasetSpec) -> DatasetSpec:
             f"dataset.path must be left out: the reader {spec.reader!r} reads no file, got {spec.path!r}"
         )
     spec = spec.model_copy(update={"options": _options(reader, spec)})
+    published, known = reader.published(spec), reader.known_classes(spec)
     defaults: set[str] = set()
-    if _names_all_classes(spec, reader.known_classes(spec)):
+    if _names_all_classes(spec, known):
         defaults.add("classes")
-    if reader.published(spec) is None:
+    if spec.n_classes is not None and spec.n_classes == len(spec.classes or known or ()):
+        defaults.add("n_classes")
+    if published is None:
         defaults.add("partial")
-    if reader.has_fixed_splits(spec):
-        defaults |= {"validation_fraction", "test_fraction"}
-        if spec.train_fraction == 1 and spec.train_per_class is None and spec.n_classes is None:
-            defaults.add("split_seed")
-    changes = {name: DatasetSpec.model_fields[name].default for name in defaults}
-    if spec.referable_grade is None:
-        changes["referable_grade"] = reader.referable_grade
-    return spec.model_copy(update=changes)
+    else:
+        fixed = {"val": "validation_fraction", "test": "test_fraction"}
+        defaults |= {field for split, field in fixed.items() if split not in published.drawn}
+    spec = spec.model_copy(update={name: DatasetSpec.model_fields[name].default for name in defaults})
+    draws_part = spec.train_fraction < 1 or spec.train_per_class is not None or spec.n_classes is not None
+    if published is not None and not published.drawn and not draws_part:
+        spec = spec.model_copy(update={"split_seed": 0})
+    return spec.model_copy(update={"referable_grade": _referable_grade(spec, reader.referable_grade(spec))})
+
+
+def expected_task(spec: DatasetSpec) -> Task:
+    """Return what a normal spec is about, as far as that is known before the data are there.
+
+    Data of an unknown kind are taken for one class of several.
+    """
+    if isinstance(spec.referable_grade, int):
+        return "ordinal"
+    return "multilabel" if find_reader(spec.reader).is_multilabel(spec) else "multiclass"
+
+
+def _referable_grade(spec: DatasetSpec, usual: int | None) -> int | Literal["none"] | None:
+    """Return the grade that counts, by its number among the classes that are kept.
+
+    Raises:
+        SpecError: grades are left out, merged or put in another order, and which one counts is not said; or
+            their order is not that of the disease.
+    """
+    if usual is None:
+        return None if spec.referable_grade == "none" else spec.referable_grade
+    is_whole = spec.classes is None and spec.n_classes is None and spec.superclasses is None
+    if spec.referable_grade is None and not is_whole:
+        raise SpecError(
+            "dataset.referable_grade must be given where classes, n_classes or superclasses change the "
+            "grades: the number, from 0, of the first kept one that counts, or none if they are no grades"
+        )
+    named = list(spec.classes or ())
+    if spec.referable_grade != "none" and named != sorted(named):
+        raise SpecError(
+            f"dataset.classes must be in the order of the grades, got {', '.join(named)}; "
+            "or give referable_grade: none"
+        )
+    return usual if spec.referable_grade is None else spec.referable_grade
 
 
 def _options(reader: Reader, spec: DatasetSpec) -> Pairs:
@@ -154,7 +189,7 @@ def _options(reader: Reader, spec: DatasetSpec) -> Pairs:
     except ValidationError as error:
         problems = describe(error, reader.options, prefix=("dataset", "options"))
         raise SpecError("\n".join(problem.message for problem in problems)) from None
-    return _PAIRS.validate_python(written.model_dump(mode="json"))
+    return _PAIRS.validate_python(reader.normal_options(written, spec).model_dump(mode="json"))
 
 
 _PAIRS: TypeAdapter[Pairs] = TypeAdapter(FrozenMapping)

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from trainables.datasets.labelled_files import find_file, join_images, open_unpacked, read_columns
-from trainables.datasets.options import ChexpertOptions, Policy
-from trainables.datasets.readers import CHEXPERT_FINDINGS
+from trainables.datasets.options import CHEXPERT_FINDINGS, ChexpertOptions, policies
 from trainables.datasets.table import UNKNOWN, OnDisk, Table
-from trainables.errors import DataError, unknown_choice
+from trainables.errors import DataError
 
 _TABLES = {"train": "train.csv", "valid": "valid.csv"}
 _VIEW, _PATH = "Frontal/Lateral", "Path"
+_VIEWS = ("Frontal", "Lateral")
 _TAKEN_FOR = {"zeros": 0, "ones": 1, "ignore": UNKNOWN}
 _UNCERTAIN, _BLANK = "uncertain", "blank"
 _CELLS = {"1.0": "1", "1": "1", "0.0": "0", "0": "0", "-1.0": _UNCERTAIN, "-1": _UNCERTAIN, "": _BLANK}
@@ -35,6 +35,13 @@ def read_chexpert(location: Path | None, options: ChexpertOptions) -> Table:
     parts = {split: read_columns(file, (_PATH, _VIEW, *CHEXPERT_FINDINGS)) for split, file in files.items()}
     rows = pd.concat([part.assign(split=split) for split, part in parts.items()], ignore_index=True)
     on_disk = OnDisk({split: len(part) for split, part in parts.items()})
+    strange = ~rows[_VIEW].isin(_VIEWS)
+    if strange.any():
+        row = int(np.flatnonzero(strange)[0])
+        raise DataError(
+            f"{location.name}: {_VIEW}: expected {' or '.join(_VIEWS)}, found {rows[_VIEW].iloc[row]!r} "
+            f"({rows[_PATH].iloc[row]}); fetch the tables again"
+        )
     if options.views == "frontal":
         rows = rows[rows[_VIEW] == "Frontal"].reset_index(drop=True)
     if rows.empty:
@@ -62,10 +69,7 @@ def read_chexpert(location: Path | None, options: ChexpertOptions) -> Table:
 def _marks(rows: pd.DataFrame, options: ChexpertOptions, name: str) -> np.ndarray:
     """Return (n, 14) marks, by what the options take a cell for."""
     columns = []
-    uncertain, blank = (
-        _by_label(policy, field)
-        for policy, field in ((options.uncertain, _UNCERTAIN), (options.blank, _BLANK))
-    )
+    uncertain, blank = (policies(given, CHEXPERT_FINDINGS) for given in (options.uncertain, options.blank))
     for finding in CHEXPERT_FINDINGS:
         kinds = rows[finding].map(_CELLS)
         if kinds.isna().any():
@@ -82,18 +86,3 @@ def _marks(rows: pd.DataFrame, options: ChexpertOptions, name: str) -> np.ndarra
         }
         columns.append(kinds.map(meant).to_numpy(np.uint8))
     return np.stack(columns, axis=1)
-
-
-def _by_label(policy: Policy | dict[str, Policy], field: str) -> dict[str, Policy]:
-    """Return the policy of every finding.
-
-    Raises:
-        DataError: a finding that does not exist.
-    """
-    if isinstance(policy, str):
-        return dict.fromkeys(CHEXPERT_FINDINGS, policy)
-    for finding in policy:
-        if finding not in (*CHEXPERT_FINDINGS, "default"):
-            raise DataError(unknown_choice(f"dataset.options.{field}: a finding", finding, CHEXPERT_FINDINGS))
-    default: Policy = policy.get("default", "zeros")
-    return {finding: policy.get(finding, default) for finding in CHEXPERT_FINDINGS}

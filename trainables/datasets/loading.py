@@ -10,8 +10,8 @@ import numpy as np
 from trainables.datasets.packed_file import Progress
 from trainables.datasets.preparation import Ready, make_ready
 from trainables.datasets.reading import is_there, location_of
-from trainables.datasets.selection import Task, task_of
-from trainables.datasets.spec import DatasetSpec
+from trainables.datasets.selection import task_of
+from trainables.datasets.spec import DatasetSpec, Task
 from trainables.datasets.table import SPLITS, Table
 from trainables.errors import DataError
 
@@ -99,7 +99,7 @@ def assemble(ready: Ready) -> Dataset:
         digest=_digest(selected.classes, (train, val, test)),
         mean=mean,
         sd=sd,
-        referable_grade=spec.referable_grade,
+        referable_grade=spec.referable_grade if isinstance(spec.referable_grade, int) else None,
         skipped=ready.skipped,
     )
 

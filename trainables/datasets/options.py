@@ -5,9 +5,28 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from trainables.errors import unknown_choice
 from trainables.fields import ListAsTuple, NonNegative, SpecModel
 
 Policy: TypeAlias = Literal["zeros", "ones", "ignore"]
+
+CHEXPERT_FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+DEFAULT = "default"
 
 
 class ChexpertOptions(SpecModel):
@@ -23,6 +42,33 @@ class ChexpertOptions(SpecModel):
     uncertain: Policy | dict[str, Policy] = "zeros"
     blank: Policy | dict[str, Policy] = "zeros"
     views: Literal["frontal", "all"] = "frontal"
+
+    @model_validator(mode="after")
+    def _check(self) -> "ChexpertOptions":
+        for field in ("uncertain", "blank"):
+            policy = getattr(self, field)
+            for finding in () if isinstance(policy, str) else policy:
+                if finding not in (*CHEXPERT_FINDINGS, DEFAULT):
+                    known = (*CHEXPERT_FINDINGS, DEFAULT)
+                    raise ValueError(unknown_choice(f"{field}: a finding", finding, known))
+        return self
+
+    def of_findings(self, kept: tuple[str, ...]) -> "ChexpertOptions":
+        """Return the same policies for these findings in the one form they have: a word if all have one."""
+        changes = {}
+        for field in ("uncertain", "blank"):
+            by_finding = policies(getattr(self, field), kept)
+            words = sorted(set(by_finding.values()))
+            changes[field] = words[0] if len(words) == 1 else by_finding
+        return self.model_copy(update=changes)
+
+
+def policies(policy: Policy | dict[str, Policy], findings: tuple[str, ...]) -> dict[str, Policy]:
+    """Return the policy of each finding; one that the mapping leaves out has its default, or `zeros`."""
+    if isinstance(policy, str):
+        return dict.fromkeys(findings, policy)
+    default = policy.get(DEFAULT, "zeros")
+    return {finding: policy.get(finding, default) for finding in findings}
 
 
 class EyepacsOptions(SpecModel):

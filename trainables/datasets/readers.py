@@ -6,9 +6,11 @@ their own through the entry points `transfusion.datasets`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from trainables.datasets import options, published
 from trainables.datasets.medmnist_flags import classes_of, flag_of
+from trainables.datasets.options import CHEXPERT_FINDINGS
 from trainables.datasets.published import Published
 from trainables.datasets.spec import DatasetSpec
 from trainables.errors import SpecError, unknown_choice
@@ -16,22 +18,6 @@ from trainables.fields import SpecModel
 from trainables.plugins import plugins
 
 DIGITS = tuple("0123456789")
-CHEXPERT_FINDINGS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
 # Those that the papers score.
 CHEXPERT_TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 DR_GRADES = ("0", "1", "2", "3", "4")
@@ -49,22 +35,31 @@ class Reader:
         needs_path: whether it reads below the data root.
         options: what `dataset.options` may hold.
         known_classes: of a spec, the classes in the order of their numbers; None where only the data tell.
-        has_fixed_splits: of a spec, whether it surely comes with all of train, val and test.
-        published: of a spec, what a complete copy holds; None where nothing is known.
-        referable_grade: the labels are grades of a disease, and a grade of at least this is what counts.
+        is_multilabel: of a spec, whether a sample is known to have several labels.
+        published: of a spec, what a complete copy holds, and the splits it lacks; None if nothing is known.
+        referable_grade: of a spec, the grade of a disease from which on it counts, where the labels are such
+            grades, coded by class number.
+        normal_options: of `options` and a spec, these in the one form that equal data have.
     """
 
     function: str
     needs_path: bool = True
     options: type[SpecModel] | None = None
     known_classes: Callable[[DatasetSpec], tuple[str, ...] | None] = lambda _spec: None
-    has_fixed_splits: Callable[[DatasetSpec], bool] = lambda _spec: False
+    is_multilabel: Callable[[DatasetSpec], bool] = lambda _spec: False
     published: Callable[[DatasetSpec], Published | None] = lambda _spec: None
-    referable_grade: int | None = None
+    referable_grade: Callable[[DatasetSpec], int | None] = lambda _spec: None
+    normal_options: Callable[[Any, DatasetSpec], SpecModel] = lambda given, _spec: given
 
 
 def _option(spec: DatasetSpec, name: str) -> object:
     return spec.options.as_dict().get(name)
+
+
+def _grades(spec: DatasetSpec) -> tuple[str, ...]:
+    n_classes = _option(spec, "n_classes")
+    assert isinstance(n_classes, int), "options are written out before anything else is asked"
+    return tuple(str(grade) for grade in range(n_classes))
 
 
 def _eyepacs(spec: DatasetSpec) -> Published:
@@ -77,16 +72,17 @@ READERS: dict[str, Reader] = {
         "trainables.datasets.aptos:read_aptos",
         options=options.AptosOptions,
         known_classes=lambda _spec: DR_GRADES,
-        has_fixed_splits=lambda spec: _option(spec, "files") == "resplit",
         published=lambda spec: (
             published.APTOS_RESPLIT if _option(spec, "files") == "resplit" else published.APTOS
         ),
-        referable_grade=REFERABLE_GRADE,
+        referable_grade=lambda _spec: REFERABLE_GRADE,
     ),
     "chexpert": Reader(
         "trainables.datasets.chexpert:read_chexpert",
         options=options.ChexpertOptions,
         known_classes=lambda _spec: CHEXPERT_FINDINGS,
+        is_multilabel=lambda _spec: True,
+        normal_options=lambda given, spec: given.of_findings(spec.classes or CHEXPERT_FINDINGS),
         published=lambda spec: (
             published.CHEXPERT if _option(spec, "views") == "all" else published.CHEXPERT_FRONTAL
         ),
@@ -96,7 +92,11 @@ READERS: dict[str, Reader] = {
         options=options.CifarOptions,
         published=lambda _spec: published.CIFAR,
     ),
-    "csv": Reader("trainables.datasets.csv_table:read_csv_table", options=options.CsvOptions),
+    "csv": Reader(
+        "trainables.datasets.csv_table:read_csv_table",
+        options=options.CsvOptions,
+        is_multilabel=lambda spec: bool(_option(spec, "labels")),
+    ),
     "digits": Reader(
         "trainables.datasets.digits:read_digits", needs_path=False, known_classes=lambda _spec: DIGITS
     ),
@@ -104,9 +104,8 @@ READERS: dict[str, Reader] = {
         "trainables.datasets.eyepacs:read_eyepacs",
         options=options.EyepacsOptions,
         known_classes=lambda _spec: DR_GRADES,
-        has_fixed_splits=lambda spec: _eyepacs(spec) is published.EYEPACS,
         published=_eyepacs,
-        referable_grade=REFERABLE_GRADE,
+        referable_grade=lambda _spec: REFERABLE_GRADE,
     ),
     "ham10000": Reader(
         "trainables.datasets.ham10000:read_ham10000",
@@ -117,7 +116,7 @@ READERS: dict[str, Reader] = {
         "trainables.datasets.idrid:read_idrid",
         known_classes=lambda _spec: DR_GRADES,
         published=lambda _spec: published.IDRID,
-        referable_grade=REFERABLE_GRADE,
+        referable_grade=lambda _spec: REFERABLE_GRADE,
     ),
     "image_folder": Reader("trainables.datasets.image_folder:read_image_folder"),
     "imagenet": Reader(
@@ -136,25 +135,28 @@ READERS: dict[str, Reader] = {
     "medmnist": Reader(
         "trainables.datasets.medmnist:read_medmnist",
         known_classes=lambda spec: classes_of(spec.path),
-        has_fixed_splits=lambda spec: flag_of(spec.path) is not None,
+        is_multilabel=lambda spec: flag_of(spec.path) == "chestmnist",
         published=lambda spec: published.MEDMNIST.get(flag_of(spec.path) or ""),
+        referable_grade=lambda spec: REFERABLE_GRADE if flag_of(spec.path) == "retinamnist" else None,
     ),
     "messidor2": Reader(
         "trainables.datasets.messidor2:read_messidor2",
         known_classes=lambda _spec: DR_GRADES,
         published=lambda _spec: published.MESSIDOR2,
-        referable_grade=REFERABLE_GRADE,
+        referable_grade=lambda _spec: REFERABLE_GRADE,
     ),
     "synthetic_chest": Reader(
         "trainables.datasets.synthetic:read_synthetic_chest",
         needs_path=False,
         options=options.SyntheticOptions,
+        known_classes=_grades,
     ),
     "synthetic_fundus": Reader(
         "trainables.datasets.synthetic:read_synthetic_fundus",
         needs_path=False,
         options=options.SyntheticOptions,
-        referable_grade=REFERABLE_GRADE,
+        known_classes=_grades,
+        referable_grade=lambda _spec: REFERABLE_GRADE,
     ),
 }
 

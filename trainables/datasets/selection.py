@@ -7,17 +7,14 @@ the training samples.
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
-from trainables.datasets.spec import DatasetSpec
+from trainables.datasets.spec import DatasetSpec, Task
 from trainables.datasets.splits import draw_fraction, draw_per_class, draw_splits
 from trainables.datasets.superclasses import merge_classes, superclass_of
 from trainables.datasets.table import Table
 from trainables.errors import DataError, SpecError, unknown_choice
-
-Task: TypeAlias = Literal["multiclass", "multilabel", "ordinal"]
 
 
 def select(table: Table, spec: DatasetSpec, *, data_root: Path | None) -> Table:
@@ -36,7 +33,8 @@ def select(table: Table, spec: DatasetSpec, *, data_root: Path | None) -> Table:
     if spec.n_classes is not None:
         table = select_classes(table, draw_classes(table, spec.n_classes, seed=spec.split_seed))
     if spec.superclasses is not None:
-        table = merge_classes(table, superclass_of(spec, data_root), known=known)
+        are_grades = isinstance(spec.referable_grade, int)
+        table = merge_classes(table, superclass_of(spec, data_root), known=known, are_grades=are_grades)
     table.check_groups()
     table = _with_all_splits(table, missing, spec)
     table.check_every_class()
@@ -49,7 +47,7 @@ def task_of(table: Table, spec: DatasetSpec) -> Task:
     Raises:
         SpecError: there are no grades, or none as high.
     """
-    if spec.referable_grade is None:
+    if not isinstance(spec.referable_grade, int):
         return "multilabel" if table.is_multilabel else "multiclass"
     if table.is_multilabel:
         raise SpecError(

@@ -1,7 +1,7 @@
 """What a dataset is, as data. Below `trainables.spec`, so that the readers need not know of trials."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -30,6 +30,8 @@ def below_data_root(value: str) -> str:
     return str(path)
 
 
+# What is learned: one class of several, any of several labels, or a grade.
+Task: TypeAlias = Literal["multiclass", "multilabel", "ordinal"]
 DataPath = Annotated[str, AfterValidator(below_data_root)]
 
 
@@ -54,9 +56,11 @@ class DatasetSpec(SpecModel):
         validation_fraction, test_fraction: used where the format has no such split of its own.
         split_seed: of the drawn splits, classes and samples; not the trial's seed, so that the seeds of a
             cell see the same images.
-        normalize: `train` (mean and sd of the training split), `imagenet`, or `unit` (-1 … 1).
+        normalize: `train` (mean and sd of the training split), `imagenet`, `unit` (-1 … 1), or `published`:
+            what the published weights of the network expect, which is written here when the spec is resolved.
         referable_grade: the labels are grades, and a grade of at least this counts as positive in auroc
-            and auprc; None is what the reader says.
+            and auprc; the number of a class that is kept. None is what the reader says, `none` that the
+            classes are no grades.
     """
 
     reader: str
@@ -75,8 +79,8 @@ class DatasetSpec(SpecModel):
     validation_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.15
     split_seed: Annotated[int, Field(ge=0)] = 0
-    normalize: Literal["train", "imagenet", "unit"] = "train"
-    referable_grade: Annotated[int, Field(ge=1)] | None = None
+    normalize: Literal["train", "imagenet", "unit", "published"] = "train"
+    referable_grade: Annotated[int, Field(ge=1)] | Literal["none"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "DatasetSpec":

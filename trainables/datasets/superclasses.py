@@ -42,18 +42,21 @@ def superclass_of(spec: DatasetSpec, data_root: Path | None) -> dict[str, str]:
     return found
 
 
-def merge_classes(table: Table, superclass: Mapping[str, str], *, known: Sequence[str]) -> Table:
-    """Return the table with superclasses for classes, in alphabetical order.
+def merge_classes(
+    table: Table, superclass: Mapping[str, str], *, known: Sequence[str], are_grades: bool = False
+) -> Table:
+    """Return the table with superclasses for classes, in alphabetical order; of grades, in theirs.
 
     A superclass with none of the table's classes is left out. Of several labels, a superclass is marked 1
     where one of its classes is, else UNKNOWN where one is unknown, else 0.
 
     Args:
         known: all classes of the data, also those the table no longer has.
+        are_grades: the order of the classes means something.
 
     Raises:
-        DataError: a superclass holds a class that does not exist, a class has no superclass, or fewer than
-            two superclasses are left.
+        DataError: a superclass holds a class that does not exist, a class has no superclass, fewer than two
+            superclasses are left, or one of grades skips a grade of another.
     """
     for name in superclass:
         if name not in known:
@@ -65,13 +68,21 @@ def merge_classes(table: Table, superclass: Mapping[str, str], *, known: Sequenc
             f"{len(without)} of {len(table.classes)}, first {without[0]!r}; add it, or leave it out with "
             "dataset.classes"
         )
-    classes = tuple(sorted({superclass[name] for name in table.classes}))
+    in_turn = tuple(dict.fromkeys(superclass[name] for name in table.classes))
+    classes = in_turn if are_grades else tuple(sorted(in_turn))
     if len(classes) < 2:
         raise DataError(
             f"{table.name}: expected at least two superclasses of the {len(table.classes)} classes, "
             f"found only {classes[0]!r}; mend dataset.superclasses"
         )
     number = np.array([classes.index(superclass[name]) for name in table.classes])
+    if are_grades and (np.diff(number) < 0).any():
+        first = table.classes[int(np.flatnonzero(np.diff(number) < 0)[0]) + 1]
+        raise DataError(
+            f"{table.name}: expected superclasses of neighbouring grades, found {first!r} in "
+            f"{superclass[first]!r} after grades of another; mend dataset.superclasses, or give "
+            "referable_grade: none"
+        )
     labels = _merge_marks(table.labels, number) if table.is_multilabel else number[table.labels]
     return replace(table, labels=labels, classes=classes)
 

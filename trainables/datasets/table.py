@@ -107,7 +107,7 @@ class Table:
             )
 
     def check_every_class(self) -> None:
-        """Refuse splits of which one has no sample of a class: it could not be scored.
+        """Refuse splits of which one has no sample of a class, or nothing but it: it could not be scored.
 
         Raises:
             DataError: names the class, the split, and how many groups the class has.
@@ -122,4 +122,9 @@ class Table:
                         f"{self.name}: class {name!r} has no samples in {split}; its {n_groups} "
                         f"groups (patients, lesions or single images) do not cover {', '.join(SPLITS)}; "
                         "leave the class out (dataset.classes) or add images"
+                    )
+                if self.is_multilabel and not ((self.labels[:, number] == 0) & (self.splits == split)).any():
+                    raise DataError(
+                        f"{self.name}: label {name!r} is 0 for no sample of {split}, so it cannot be scored; "
+                        "leave it out (dataset.classes), add images, or take what is not known for 0"
                     )

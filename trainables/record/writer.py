@@ -318,7 +318,7 @@ def _identity_tags(spec: TrialSpec) -> dict[str, str]:
 def _params(spec: TrialSpec) -> dict[str, object]:
     """Every axis a person filters by, then every field of the spec."""
     axes = {
-        "architecture": spec.architecture.name,
+        "architecture": spec.architecture.label,
         "init": spec.init.kind,
         "transfusion_depth": spec.transfused_stages,
         "dataset": spec.dataset.label,
