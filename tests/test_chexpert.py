@@ -116,7 +116,12 @@ def spoil(root: Path, before: str, after: str) -> None:
             "patient09999",
             "images are in the table, but not on disk: train/patient09999/study1/",
         ),
-        (",Frontal,", ",Front,", None),
+        (
+            ",Frontal,",
+            ",Front,",
+            r"Frontal/Lateral: expected Frontal or Lateral, found 'Front' \(CheXpert-v1.0-small/train/pat",
+        ),
+        (",Frontal,", ",Lateral,", None),
     ],
 )
 def test_damaged_tables_are_told(root: Path, before: str, after: str, message: str | None) -> None:
@@ -129,11 +134,12 @@ def test_damaged_tables_are_told(root: Path, before: str, after: str, message: s
         read(root)
 
 
-def test_a_policy_for_a_finding_that_does_not_exist_is_refused(root: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"dataset.options.uncertain: a finding must be one of .*did you mean 'Edema'"
-    ):
-        read(root, uncertain={"Oedema": "ones"})
+def test_marks_are_read_alike_with_equal_policies(root: Path) -> None:
+    policies = ({"Edema": "ones"}, {"default": "zeros", "Edema": "ones"})
+    one, other = (read(root, uncertain=policy) for policy in policies)
+    assert np.array_equal(one.labels, other.labels)
+    written = ChexpertOptions.model_validate({"uncertain": policies[0]}).of_findings(CHEXPERT_FINDINGS)
+    assert np.array_equal(read_chexpert(root, written).labels, one.labels)
 
 
 def test_a_missing_table_or_folder_is_named(root: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from trainables.datasets.table import UNKNOWN
+from trainables.errors import SpecError
 from trainables.objectives import TASKS, balanced_weights, build_objective
 
 
@@ -26,10 +27,15 @@ def test_label_smoothing_moves_its_share_to_all_classes() -> None:
 
 def test_binary_cross_entropy_is_the_mean_over_marks() -> None:
     logits, marks = torch.tensor([[0.5, -1.0]]), torch.tensor([[1, 0]], dtype=torch.uint8)
-    objective = build_objective("multilabel", label_smoothing=0.3)
+    objective = build_objective("multilabel")
     probabilities = objective.scores(logits)[0]
     expected = -(probabilities[0].log() + (1 - probabilities[1]).log()) / 2
     assert float(objective.loss(logits, marks)) == pytest.approx(float(expected))
+
+
+def test_label_smoothing_of_several_labels_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"^training.label_smoothing must be 0 where an image can have sev"):
+        build_objective("multilabel", label_smoothing=0.3)
 
 
 def test_confident_predictions_keep_their_order() -> None:

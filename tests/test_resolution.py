@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainables.datasets.catalog import find_dataset
 from trainables.errors import DataError, SpecError
 from trainables.identity import canonical, flatten, trial_id
 from trainables.resolution import resolve
@@ -15,6 +16,19 @@ DIGEST = "ab" * 32
 FILE = {"file": "w.safetensors", "sha256": DIGEST}
 RGB = {"reader": "synthetic_fundus", "size_px": 64, "channels": 3}
 SLIM = {"name": "resnet50", "slim": {"from_stage": "block3", "factor": 2}}
+
+
+LARGE = {**RGB, "size_px": 128}
+GREY = {"reader": "digits", "size_px": 64}
+WEIGHTS = {"kind": "pretrained", "source": {"weights": "imagenet"}}
+BINARY = {"superclasses": {"healthy": ["0", "1"], "ill": ["2", "3", "4"]}}
+
+
+def named_dataset(name: str) -> dict[str, Any]:
+    return {**find_dataset(name), "size_px": 64}
+
+
+CHEXPERT = named_dataset("chexpert_small")
 
 
 def trial(**changes: Any) -> dict[str, Any]:
@@ -50,6 +64,49 @@ def training(**changes: Any) -> dict[str, Any]:
         ({"dataset": {**RGB, "partial": True}}, {}),
         ({"dataset": {**RGB, "options": {"n_classes": 5}}}, {}),
         ({"dataset": {**RGB, "referable_grade": 2}}, {}),
+        ({"dataset": {**RGB, "n_classes": 5, "classes": ["0", "1", "2", "3", "4"]}}, {}),
+        ({"dataset": {**RGB, "normalize": "published"}}, {"dataset": {**RGB, "normalize": "imagenet"}}),
+        (
+            {"architecture": "timm/inception_v4", "dataset": {**LARGE, "normalize": "published"}},
+            {"architecture": "timm/inception_v4", "dataset": {**LARGE, "normalize": "unit"}},
+        ),
+        (
+            {"architecture": "random_forest", "dataset": {**RGB, "normalize": "unit"}},
+            {"architecture": "random_forest"},
+        ),
+        (
+            {"architecture": {**SLIM, "truncate_after": "block2"}},
+            {"architecture": {"name": "resnet50", "truncate_after": "block2"}},
+        ),
+        (
+            {"dataset": GREY, "training": training(augment={"saturation": 0.2})},
+            {"dataset": GREY},
+        ),
+        *(
+            ({"dataset": {**named, **idle}}, {"dataset": named})
+            for named, idle in (
+                (named_dataset("cifar100"), {"test_fraction": 0.3}),
+                (
+                    named_dataset("eyepacs"),
+                    {"test_fraction": 0.3, "validation_fraction": 0.3, "split_seed": 2},
+                ),
+                (CHEXPERT, {"test_fraction": 0.3}),
+                (CHEXPERT, {"options": {"uncertain": {"default": "zeros"}}}),
+                (CHEXPERT, {"options": {"blank": {"Fracture": "ones"}}}),
+                (
+                    {**CHEXPERT, "options": {"uncertain": {"Edema": "ones"}}},
+                    {"options": {"uncertain": {"default": "zeros", "Edema": "ones", "Fracture": "ignore"}}},
+                ),
+            )
+        ),
+        (
+            {"importance": {"classifier": trial(), "target": {**RGB, "normalize": "unit"}}},
+            {"importance": {"classifier": trial(), "target": {**RGB, "referable_grade": 3}}},
+        ),
+        (
+            {"init": WEIGHTS, "training": {"method": "linear_probe"}, "seed": 3},
+            {"init": WEIGHTS, "training": {"method": "linear_probe"}},
+        ),
         (
             {"training": {"method": "linear_probe", "batch_size": 7}},
             {"training": {"method": "linear_probe", "steps": 99, "optimizer": "adam"}},
@@ -94,8 +151,14 @@ def test_what_has_no_effect_changes_no_identity(written: dict[str, Any], same: d
         {"training": {"method": "linear_probe"}},
         {"dataset": {**RGB, "options": {"contrast": 0.5}}},
         {"dataset": {**RGB, "referable_grade": 3}},
-        {"dataset": {**RGB, "n_classes": 3}},
-        {"dataset": {**RGB, "superclasses": {"healthy": ["0", "1"], "ill": ["2", "3", "4"]}}},
+        {"dataset": {**RGB, "referable_grade": "none"}},
+        {"dataset": {**RGB, "n_classes": 3, "referable_grade": 2}},
+        {"dataset": {**RGB, **BINARY, "referable_grade": 1}},
+        {"dataset": {**RGB, **BINARY, "referable_grade": "none"}},
+        {"dataset": CHEXPERT, "architecture": "cbr_tiny"},
+        {"training": training(augment={"saturation": 0.2})},
+        {"training": {"method": "linear_probe"}, "seed": 3},
+        {"dataset": {**RGB, "normalize": "unit"}},
     ],
 )
 def test_what_has_an_effect_is_another_trial(changes: dict[str, Any]) -> None:
@@ -145,7 +208,8 @@ def test_a_file_of_superclasses_is_known_by_its_digest(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text(content)
 
     def of_file(name: str) -> TrialSpec:
-        return resolve(parse_trial(trial(dataset={**RGB, "superclasses": f"{name}.csv"})), tmp_path)
+        dataset = {**RGB, "superclasses": f"{name}.csv", "referable_grade": 1}
+        return resolve(parse_trial(trial(dataset=dataset)), tmp_path)
 
     assert trial_id(of_file("one")) == trial_id(of_file("two"))
     assert trial_id(of_file("one")) != trial_id(of_file("other"))
@@ -158,6 +222,7 @@ def test_a_file_of_superclasses_is_known_by_its_digest(tmp_path: Path) -> None:
 
 
 OTHER_CLASSIFIER = {"classifier": trial(dataset={**RGB, "options": {"seed": 1}}), "target": RGB}
+TREE = {"classifier": trial(architecture="decision_tree"), "target": RGB}
 SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
 
 
@@ -202,6 +267,48 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         (
             {"importance": OTHER_CLASSIFIER},
             "importance.classifier.dataset must be that of the trial, synthetic_fundus: it predicts",
+        ),
+        (
+            {"dataset": {**RGB, "classes": ["0", "2", "3"]}},
+            "dataset.referable_grade must be given where classes, n_classes or superclasses change the grades",
+        ),
+        ({"dataset": {**RGB, "n_classes": 3}}, "dataset.referable_grade must be given where classes, n_cl"),
+        ({"dataset": {**RGB, **BINARY}}, "dataset.referable_grade must be given where classes, n_classes or"),
+        (
+            {"dataset": {**RGB, "classes": ["2", "1", "0"], "referable_grade": 1}},
+            "dataset.classes must be in the order of the grades, got 2, 1, 0; or give referable_grade: none",
+        ),
+        (
+            {"dataset": CHEXPERT, "training": training(selection_metric="val_kappa")},
+            "training.selection_metric val_kappa is of grades, and CheXpert-v1 .* has none; take another",
+        ),
+        (
+            {"dataset": CHEXPERT, "training": training(label_smoothing=0.1)},
+            "training.label_smoothing must be 0 for CheXpert-v1 .*, of which an image can have several labels",
+        ),
+        (
+            {"dataset": {**CHEXPERT, "options": {"uncertain": {"Oedema": "ones"}}}},
+            "dataset.options: uncertain: a finding must be one of .*did you mean 'Edema'",
+        ),
+        (
+            {
+                "importance": {"classifier": trial(), "target": RGB},
+                "training": training(class_weights="balanced"),
+            },
+            "training.class_weights must be none beside importance, which draws the classes in other shares",
+        ),
+        ({"importance": TREE}, "importance.classifier.architecture must be a network, got decision_tree"),
+        (
+            {"dataset": CHEXPERT, "importance": {"classifier": trial(dataset=CHEXPERT), "target": CHEXPERT}},
+            "importance needs one class an image, and CheXpert-v1 .* can have several; leave it out",
+        ),
+        (
+            {"architecture": "timm/resnet18.a1_in1k"},
+            "architecture: 'timm/resnet18.a1_in1k' names weights .*; give the network as timm/resnet18 and",
+        ),
+        (
+            {"architecture": "timm/vit_base_patch32_clip_224", "dataset": {**RGB, "normalize": "published"}},
+            "dataset.normalize cannot be 'published' for timm/vit_base_patch32_clip_224, whose weights expect",
         ),
         ({"importance": SMALLER_TARGET}, "importance.target.size_px must be 64, as the .*, got 32"),
         (

@@ -95,6 +95,33 @@ def test_superclasses_are_numbered_alphabetically_and_hold_their_classes() -> No
     assert names_by_id(table) == {i: expected[name] for i, name in names_by_id(table_of()).items()}
 
 
+def test_superclasses_of_grades_keep_their_order() -> None:
+    sizes = {"small": ["bat", "cat"], "medium": ["dog"], "large": ["eel", "fox", "gnu"]}
+    table = selected(table_of(), superclasses=sizes, referable_grade=1)
+    assert table.classes == ("small", "medium", "large")
+    assert selected(table_of(), superclasses=sizes, referable_grade="none").classes == (
+        "large",
+        "medium",
+        "small",
+    )
+
+
+def test_superclasses_of_grades_that_are_no_neighbours_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"^zoo: expected superclasses of neighbouring grades, found 'eel' in"
+    ):
+        selected(table_of(), superclasses=COARSE, referable_grade=1)
+
+
+def test_a_label_without_negatives_is_refused() -> None:
+    table = table_of(splits=("train", "val", "test"), multilabel=True)
+    table.labels[table.splits == "val", 2] = np.where(table.labels[table.splits == "val", 2] == 1, 1, UNKNOWN)
+    with pytest.raises(
+        DataError, match=r"^zoo: label 'dog' is 0 for no sample of val, so it cannot be scored"
+    ):
+        selected(table)
+
+
 def test_superclasses_of_drawn_classes_may_name_the_others() -> None:
     pairs = {"one": ["bat", "cat"], "two": ["dog", "eel"], "three": ["fox", "gnu"]}
     table = selected(table_of(), classes=["bat", "dog", "eel"], superclasses=pairs)

@@ -228,7 +228,7 @@ BY_HAND: dict[str, Any] = {
     "dataset.options": None,  # image_folder has none; their own test
     "dataset.partial": None,  # nothing is published of image_folder
     "dataset.classes": ("b", "a"),
-    "dataset.n_classes": 2,
+    "dataset.n_classes": None,  # of two classes there are no fewer; its own test
     "dataset.superclasses": {"x": ["a"], "y": ["b"]},
     "dataset.superclasses_sha256": None,  # belongs to a file; its own test
     "dataset.train_per_class": None,  # instead of train_fraction; its own test
@@ -241,6 +241,7 @@ BY_HAND: dict[str, Any] = {
     "training.trainable.frozen_statistics": None,  # nothing is frozen
     "training.augment.crop_area": (0.5, 1.0),
     "training.augment.scale": (0.9, 1.1),
+    "training.augment.saturation": None,  # grey images have none; its own test
     "training.gradient_clip": 1.0,
     "training.batch_norm_momentum": 0.5,
     "training.epochs": None,  # instead of steps; its own test

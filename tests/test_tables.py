@@ -244,6 +244,8 @@ def test_the_areas_of_two_classes_are_not_told_twice():
     two = {"test_auroc/a": 0.8, "test_auroc/b": 0.8}
     assert class_table(by_class(two), "auroc").display.empty
     assert not class_table(by_class({**two, "test_auroc/c": 0.7}), "auroc").display.empty
+    of_labels = {"test_auroc/Edema": 0.8, "test_auroc/Atelectasis": 0.6}
+    assert class_table(by_class(of_labels), "auroc").display["Edema"].tolist() == ["0.800 ± 0.000"]
 
 
 def test_a_study_without_scores_by_class_has_an_empty_table():

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.conftest import tiny_trial
+from trainables import training as training_module
 from trainables.architectures.catalog import Stage
 from trainables.architectures.stages import Network
 from trainables.architectures.stages import build_network as build
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
 from trainables.datasets.loading import Dataset, Split, load_dataset
-from trainables.errors import NotFiniteError
+from trainables.errors import NotFiniteError, SpecError
 from trainables.schedules import evaluation_steps, learning_rate
 from trainables.seeding import seeded
 from trainables.selection import Selection
@@ -201,11 +202,12 @@ def test_evaluations_include_the_start_and_the_end_and_ascend(total: int, points
     assert steps[0] == 0
     assert steps[-1] == total
     assert list(steps) == sorted(set(steps))
-    assert len(steps) <= points + 2
+    assert len(steps) <= points + 1
 
 
 def test_log_spaced_evaluations_are_dense_early() -> None:
     assert evaluation_steps(EvaluationSpec(points=5), 10_000) == (0, 1, 10, 100, 1000, 10_000)
+    assert evaluation_steps(EvaluationSpec(points=1), 10_000) == (0, 10_000)
     assert evaluation_steps(EvaluationSpec(points=4, spacing="linear"), 100) == (0, 25, 50, 75, 100)
 
 
@@ -260,6 +262,45 @@ def test_in_parts_the_gradient_is_that_of_the_whole_batch(dataset: Dataset, size
         training.train_until(3)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
     assert parts.evaluate()["train_loss"] == pytest.approx(whole.evaluate()["train_loss"], rel=1e-5)
+
+
+def test_micro_batches_differ_by_one_sample_at_most(dataset: Dataset) -> None:
+    training = make_training(dataset, batch_size=9, micro_batch_size=4)
+    sizes: list[int] = []
+    training.network.module.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    training.train_until(1)
+    assert sizes == [3, 3, 3]
+
+
+def test_large_images_are_scored_in_smaller_batches(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make_training(dataset)
+    whole = training.evaluate()
+    sizes: list[int] = []
+    training.network.module.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    pixels = dataset.val.images[0, 0].size
+    monkeypatch.setattr(training_module, "MOST_PIXELS", 10 * pixels + 1)
+    assert training.evaluate()["val_loss"] == pytest.approx(whole["val_loss"])
+    assert set(sizes[:-1]) == {10}
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            "val_auroc",
+            "must be defined on the validation split, got nan .a class, or all others, may be miss",
+        ),
+        ("val_kappa", "is not defined for this task; take one of .*val_loss"),
+    ],
+)
+def test_a_metric_that_chooses_nothing_is_refused(dataset: Dataset, metric: str, message: str) -> None:
+    """Otherwise the first evaluation, that of the untrained network, would be tested."""
+    val = replace(dataset.val, labels=np.zeros_like(dataset.val.labels))
+    training = make_training(replace(dataset, val=val), selection_metric=metric)
+    with pytest.raises(SpecError, match=rf"^training.selection_metric {metric} {message}"):
+        training.evaluate()
 
 
 def test_a_clipped_gradient_is_no_longer_than_asked_for(dataset: Dataset) -> None:
