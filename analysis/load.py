@@ -13,6 +13,7 @@ import pandas as pd
 
 from trainables.architectures.catalog import architecture_of
 from trainables.identity import flatten, trial_id
+from trainables.labels import distinct_labels
 from trainables.spec import InitSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ TRIAL_COLUMNS = (
 
 FULL_TRAINING = "trains all"
 
-_KIND_ORDER = {"random": 0, "mean_var": 1, "gabor": 2, "transfusion": 3, "pretrained": 4}
+_KIND_ORDER = {"random": 0, "mean_var": 1, "gabor": 2, "transfusion": 3, "pretrained": 4, "fitted": 5}
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def load_trials(
     """
     records = {r.trial_id: r for r in reader.trials(study) if trial_ids is None or r.trial_id in trial_ids}
     specs = {key: record.spec for key, record in records.items()}
-    settings = _labels(
+    settings = distinct_labels(
         {key: f"{spec.architecture.label} · {spec.dataset.label}" for key, spec in specs.items()},
         _setting_contents(specs),
     )
     # Within a setting two initializations of one name differ in their source.
-    named = _labels(
+    named = distinct_labels(
         {key: (settings[key], _init_label(spec)) for key, spec in specs.items()},
         {key: {**_only(flatten(spec), "init"), "protocol": protocol(spec)} for key, spec in specs.items()},
     )
@@ -157,7 +158,7 @@ def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> 
         "architecture": spec.architecture.label,
         "dataset": spec.dataset.label,
         "init": init,
-        "init_kind": spec.init.kind,
+        "init_kind": "fitted" if spec.training.method == "fit" else spec.init.kind,
         "protocol": learns,
         "depth": _depth(spec.init, n_stages) if learns == FULL_TRAINING else float("nan"),
         "n_stages": n_stages,
@@ -183,36 +184,6 @@ def _source_only(specs: Mapping[str, TrialSpec], settings: Mapping[str, str]) ->
     parents = {trial_id(parent) for spec in specs.values() for parent in spec.parents}
     asked_for = {settings[key] for key in specs if key not in parents}
     return {key for key in specs if key in parents and settings[key] not in asked_for}
-
-
-def _labels(
-    names: Mapping[str, str | tuple[str, str]], contents: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
-    """Give equal contents equal labels and different contents different ones.
-
-    Contents that share a name get the fields in which they differ: `resnet18 · digits (lr=0.1)`.
-    """
-    by_name: dict[str | tuple[str, str], dict[tuple[Any, ...], Mapping[str, Any]]] = {}
-    for key, content in contents.items():
-        by_name.setdefault(names[key], {})[tuple(sorted(content.items()))] = content
-    labels = {}
-    for key, content in contents.items():
-        name, rivals = names[key], list(by_name[names[key]].values())
-        text = name if isinstance(name, str) else " · ".join(name)
-        fields = sorted({field for rival in rivals for field in rival})
-        differing = [f for f in fields if len({rival.get(f) for rival in rivals}) > 1]
-        telling = [f for f in differing if not f.endswith("trial_id")] or differing
-        # A label must stay unambiguous even where the readable fields agree on two rivals.
-        if len({tuple(rival.get(f) for f in telling) for rival in rivals}) < len(rivals):
-            telling = differing
-        shown = ", ".join(f"{_short(f)}={content.get(f, 'none')}" for f in telling)
-        labels[key] = f"{text} ({shown})" if shown else text
-    return labels
-
-
-def _short(field: str) -> str:
-    """`training.optimizer.lr` is known as `lr`, `init.source.name` as `source`."""
-    return field.removesuffix(".name").rsplit(".", 1)[-1]
 
 
 def _without(flat: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:

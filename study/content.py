@@ -63,6 +63,8 @@ def dataset_content(
 ) -> dict[str, Any] | None:
     """Return the fields of a dataset: from a name, a name with overrides (`from: cifar10`), or as written.
 
+    Overrides replace fields; of `options` they replace those that they name.
+
     Args:
         named: the study's own datasets, which go before those of the catalog.
         where: the field, for messages.
@@ -85,7 +87,12 @@ def dataset_content(
     base = known[name]
     if base is None:
         return None
-    return {**(base.model_dump() if isinstance(base, DatasetSpec) else base), **content}
+    fields = base.model_dump() if isinstance(base, DatasetSpec) else base
+    options, inherited = content.get("options"), fields.get("options")
+    has_same_reader = content.get("reader", fields["reader"]) == fields["reader"]
+    if has_same_reader and isinstance(options, dict) and isinstance(inherited, dict):
+        content["options"] = {**inherited, **options}
+    return {**fields, **content}
 
 
 def named_datasets(own: Mapping[str, DatasetSpec | None]) -> dict[str, DatasetSpec]:

@@ -14,7 +14,7 @@ from study.exclusion import Exclusion
 from study.sections import ArchitectureResources, Study
 from trainables.errors import SpecError, StudyFileError, WeightsError
 from trainables.identity import trial_id
-from trainables.resolution import file_digest, n_transfused
+from trainables.resolution import file_digest, n_transfused, with_seed
 from trainables.spec import TrialSpec
 from trainables.validation import Problem, dotted
 
@@ -186,7 +186,7 @@ class _Expander:
         if first is None:
             return False
         for seed in seeds:
-            self._add(first.model_copy(update={"seed": seed}), {**axes, "seed": seed})
+            self._add(with_seed(first, seed), {**axes, "seed": seed})
         return True
 
     def _axes(self, assignment: Assignment) -> dict[str, Scalar]:

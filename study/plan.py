@@ -8,6 +8,8 @@ from functools import cached_property
 
 from study.config import Study
 from study.grid import Excluded, PlannedTrial, expand
+from trainables.identity import cell_id, flatten
+from trainables.labels import distinct_labels
 from trainables.record import TrialRecord, changed_datasets
 
 
@@ -26,11 +28,13 @@ class PlanEntry:
     """One trial of a plan.
 
     Attributes:
+        cell_label: what people call its cell; another cell of the study has another.
         record: what MLflow holds of it, or None.
         reason: in words: why it failed, where it continues, what it waits for, who else ran it.
     """
 
     trial: PlannedTrial
+    cell_label: str
     state: State
     record: TrialRecord | None
     reason: str
@@ -41,7 +45,7 @@ class PlanEntry:
 
     @property
     def label(self) -> str:
-        return self.trial.spec.label
+        return f"{self.cell_label} · seed {self.trial.spec.seed}"
 
 
 @dataclass(frozen=True)
@@ -85,30 +89,44 @@ def make_plan(study: Study, records: Iterable[TrialRecord]) -> Plan:
     """
     expansion = expand(study)
     known = {record.trial_id: record for record in records}
-    entries = tuple(_entry(trial, known, study.name) for trial in expansion.trials)
+    labels = _cell_labels(expansion.trials)
+    entries = tuple(
+        PlanEntry(trial, labels[cell_id(trial.spec)], *_state(trial, known, study.name))
+        for trial in expansion.trials
+    )
     return Plan(study.name, entries, tuple(expansion.excluded), expansion.merged)
 
 
-def _entry(trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str) -> PlanEntry:
+def _cell_labels(trials: Iterable[PlannedTrial]) -> dict[str, str]:
+    """Return a label for every cell, by its id; cells of one name are told apart by what they differ in."""
+    specs = {cell_id(trial.spec): trial.spec for trial in trials}
+    contents = {cell: flatten(spec) for cell, spec in specs.items()}
+    for content in contents.values():
+        del content["seed"]
+    return distinct_labels({cell: spec.cell_label for cell, spec in specs.items()}, contents)
+
+
+def _state(
+    trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str
+) -> tuple[State, TrialRecord | None, str]:
+    """Return the state of a trial, its record, and the reason."""
     record = known.get(trial.trial_id)
     if record is not None and record.status == "finished":
         others = sorted(record.studies - {study})
         from_other = f"from study {', '.join(others)}" if others and study not in record.studies else ""
-        return PlanEntry(trial, State.DONE, record, from_other)
+        return State.DONE, record, from_other
     if record is not None and record.status == "failed":
-        return PlanEntry(trial, State.FAILED, record, record.cause or "no cause was recorded")
+        return State.FAILED, record, record.cause or "no cause was recorded"
     for parent_id, parent in zip(trial.parent_ids, trial.spec.parents, strict=True):
         of_parent = known.get(parent_id)
         if of_parent is None or of_parent.status != "finished":
             has_failed = of_parent is not None and of_parent.status == "failed"
             failure = f", which failed: {of_parent.cause}" if of_parent and has_failed else ""
-            return PlanEntry(trial, State.WAITING, record, f"for {parent.label}{failure}")
+            return State.WAITING, record, f"for {parent.label}{failure}"
     if record is not None:
         step = record.resumes_at_step
-        return PlanEntry(
-            trial, State.PARTIAL, record, f"continues at step {step}" if step else "begun, no state yet"
-        )
-    return PlanEntry(trial, State.TO_RUN, None, "")
+        return State.PARTIAL, record, f"continues at step {step}" if step else "begun, no state yet"
+    return State.TO_RUN, None, ""
 
 
 def plan_rows(plan: Plan, not_run: Mapping[str, str] | None = None) -> list[dict[str, str]]:

@@ -1,6 +1,5 @@
 """The tables that `plan`, `status` and the end of `run` print."""
 
-from collections import Counter
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -74,11 +73,7 @@ def _print_cells(plan: Plan, console: Console) -> None:
     table.add_column("cell")
     table.add_column("trials", justify="right")
     table.add_column("state")
-    labels = Counter(entries[0].trial.spec.cell_label for entries in cells.values())
-    for cell, entries in list(cells.items())[:MAX_ROWS]:
-        label = entries[0].trial.spec.cell_label
-        if labels[label] > 1:  # cells that differ in a field their label does not name
-            label += _varied(entries[0]) or f" · {cell[:6]}"
+    for entries in list(cells.values())[:MAX_ROWS]:
         states = {state: [e for e in entries if e.state == state] for state in State}
         words = [
             f"[{STYLES[s]}]{len(found)} {s}[/]" if STYLES[s] else f"{len(found)} {s}"
@@ -89,7 +84,7 @@ def _print_cells(plan: Plan, console: Console) -> None:
         shown = [entry for entry in entries if entry.state in (State.DONE, State.PARTIAL)]
         reasons = sorted({entry.reason for entry in shown if entry.reason})
         table.add_row(
-            label,
+            entries[0].cell_label,
             str(len(entries)),
             ", ".join(words) + (f"  [dim]{'; '.join(reasons)}[/]" if reasons else ""),
         )
@@ -110,12 +105,6 @@ def _print_grouped(word: str, pairs: tuple[tuple[str, str], ...], console: Conso
 def _print_warnings(warnings: Iterable[str], console: Console) -> None:
     for warning in warnings:
         console.print(f"warning: {warning}", style="bold yellow", markup=False, soft_wrap=True)
-
-
-def _varied(entry: PlanEntry) -> str:
-    """Name the dotted fields that the grid varies, which no label holds."""
-    fields = [f"{axis}={value}" for axis, value in entry.trial.axes.items() if "." in axis]
-    return f" · {', '.join(fields)}" if fields else ""
 
 
 def _print_sources(plan: Plan, console: Console) -> None:

@@ -120,6 +120,7 @@ def test_what_learns_is_told_beside_the_initialization_of_one_setting():
     table = load_trials(FakeReader([record_of(spec) for spec in specs]), "fake").table
     forest = table["architecture"] == "random_forest"
     assert table[forest]["init"].tolist() == ["fitted"]
+    assert table[forest]["init_kind"].tolist() == ["fitted"], "a forest is no baseline for itself"
     assert sorted(table[~forest]["init"]) == [
         "pretrained · linear probe",
         "pretrained · trains head",

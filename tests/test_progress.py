@@ -34,9 +34,9 @@ def test_outside_a_terminal_every_ending_is_one_line_with_what_is_left() -> None
         display.trial_ended("t3", None, error="ActorDiedError")
     lines = output.getvalue().splitlines()
     assert lines[0].startswith("demo  1 of 5 trials done · 1 of them before")
-    assert lines[1].startswith("[2/5] finished trial 1 (test AUROC 0.988, 0 s) · about 0 s left")
-    assert lines[2].startswith("[2/5] failed trial 2: train_loss became nan x")
-    assert lines[3].startswith("[2/5] lost the worker of trial 3: ActorDiedError")
+    assert lines[1].startswith("[2/5] finished cell · seed 1 (test AUROC 0.988, 0 s) · about 0 s left")
+    assert lines[2].startswith("[2/5] failed cell · seed 2: train_loss became nan x")
+    assert lines[3].startswith("[2/5] lost the worker of cell · seed 3: ActorDiedError")
     assert len(lines) == 4
 
 
@@ -54,7 +54,7 @@ def test_on_a_terminal_running_trials_are_rows_and_failures_stay_visible() -> No
     assert "0.750" in text
     assert "starting" in text
     assert "1 of 5 trials done · 1 of them before · 2 running · 1 failed" in text
-    assert "failed: trial 1: no file scan.png" in text
+    assert "failed: cell · seed 1: no file scan.png" in text
 
 
 def test_what_a_trial_noticed_is_said_once() -> None:
@@ -63,7 +63,7 @@ def test_what_a_trial_noticed_is_said_once() -> None:
         display.trial_started("t1")
         for step in (1, 2):
             display.trial_reported("t1", report(step, notices=("the resumable state is damaged",)))
-    assert output.getvalue().count("note: trial 1: the resumable state is damaged") == 1
+    assert output.getvalue().count("note: cell · seed 1: the resumable state is damaged") == 1
 
 
 def test_the_estimate_counts_trials_in_flight_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

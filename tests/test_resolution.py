@@ -247,7 +247,7 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         ),
         (
             {"architecture": SLIM, "init": from_trial()},
-            "init.depth must be at most 3 for resnet50 slim 1/2 from block3: from block3 on it has",
+            "init must copy at most 3 stages for resnet50 slim 1/2 from block3: from .*, got pretrained, whi",
         ),
         (
             {"init": from_trial(architecture=SLIM)},
@@ -270,7 +270,7 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         ),
         (
             {"dataset": {**RGB, "classes": ["0", "2", "3"]}},
-            "dataset.referable_grade must be given where classes, n_classes or superclasses change the grades",
+            "dataset.referable_grade must be given where classes, n_classes or superclasses change the",
         ),
         ({"dataset": {**RGB, "n_classes": 3}}, "dataset.referable_grade must be given where classes, n_cl"),
         ({"dataset": {**RGB, **BINARY}}, "dataset.referable_grade must be given where classes, n_classes or"),
@@ -280,11 +280,11 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         ),
         (
             {"dataset": CHEXPERT, "training": training(selection_metric="val_kappa")},
-            "training.selection_metric val_kappa is of grades, and CheXpert-v1 .* has none; take another",
+            "training.selection_metric val_kappa is of grades, and CheXpert-v1.0-small .* has none; take",
         ),
         (
             {"dataset": CHEXPERT, "training": training(label_smoothing=0.1)},
-            "training.label_smoothing must be 0 for CheXpert-v1 .*, of which an image can have several labels",
+            "training.label_smoothing must be 0 for CheXpert-v1.0-small .*, of which an image can have sev",
         ),
         (
             {"dataset": {**CHEXPERT, "options": {"uncertain": {"Oedema": "ones"}}}},
@@ -300,7 +300,7 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         ({"importance": TREE}, "importance.classifier.architecture must be a network, got decision_tree"),
         (
             {"dataset": CHEXPERT, "importance": {"classifier": trial(dataset=CHEXPERT), "target": CHEXPERT}},
-            "importance needs one class an image, and CheXpert-v1 .* can have several; leave it out",
+            "importance needs one class an image, and CheXpert-v1.0-small .* can have several; leave it out",
         ),
         (
             {"architecture": "timm/resnet18.a1_in1k"},
@@ -308,7 +308,7 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         ),
         (
             {"architecture": "timm/vit_base_patch32_clip_224", "dataset": {**RGB, "normalize": "published"}},
-            "dataset.normalize cannot be 'published' for timm/vit_base_patch32_clip_224, whose weights expect",
+            "dataset.normalize cannot be 'published' for timm/vit_base_patch32_clip_224, whose weights",
         ),
         ({"importance": SMALLER_TARGET}, "importance.target.size_px must be 64, as the .*, got 32"),
         (

@@ -17,9 +17,9 @@ def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
     trial: Any = SimpleNamespace(
         trial_id=f"t{number}",
         parent_ids=tuple(f"t{parent}" for parent in parents),
-        spec=SimpleNamespace(label=f"trial {number}"),
+        spec=SimpleNamespace(seed=number),
     )
-    return PlanEntry(trial, state, None, "")
+    return PlanEntry(trial, "cell", state, None, "")
 
 
 def make_searcher(
@@ -96,7 +96,7 @@ def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goe
     assert suggest(searcher, "a") == "t0"
     searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "train_loss became nan"})
     assert searcher.failed == {"t0": "train_loss became nan"}
-    assert searcher.not_run["t1"] == "its source failed: trial 0: train_loss became nan"
+    assert searcher.not_run["t1"] == "its source failed: cell · seed 0: train_loss became nan"
     assert searcher.not_run["t2"] == searcher.not_run["t1"]
     assert suggest(searcher, "b") == "t3"
 

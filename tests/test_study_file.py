@@ -137,11 +137,23 @@ def test_seeds_can_be_a_number() -> None:
         ("{from: digits}", "{reader: digits}"),
         ("{from: digits, size_px: 32}", "{reader: digits, size_px: 32}"),
         ("mine", "{reader: digits, train_fraction: 0.5}"),
+        (
+            "{from: synthetic_chest, options: {n_images: 60}}",
+            "{reader: synthetic_chest, size_px: 64, options: {n_classes: 2, n_images: 60}}",
+        ),
+        (
+            "{from: films, options: {n_images: 60}}",
+            "{reader: synthetic_chest, size_px: 64, options: {n_classes: 2, seed: 1, n_images: 60}}",
+        ),
+        ("{from: films, reader: digits, options: {}}", "{reader: digits, size_px: 64}"),
         ("{from: mine, size_px: 32}", "{reader: digits, train_fraction: 0.5, size_px: 32}"),
     ],
 )
 def test_ways_to_name_a_dataset_mean_the_same(dataset: str, same: str) -> None:
-    own = "datasets:\n  mine: {from: digits, train_fraction: 0.5}\n"
+    own = (
+        "datasets:\n  mine: {from: digits, train_fraction: 0.5}\n"
+        "  films: {from: synthetic_chest, options: {seed: 1}}\n"
+    )
     assert first_spec(minimal(own, dataset=dataset)) == first_spec(minimal(dataset=same))
 
 

@@ -40,9 +40,17 @@ def resolve(spec: TrialSpec, data_root: Path | None = None) -> TrialSpec:
     _check_size(spec, architecture)
     spec = spec.model_copy(update={"training": _resolve_training(spec, architecture)})
     spec = spec.model_copy(update={"init": _resolve_init(spec, architecture, data_root)})
-    return spec.model_copy(
-        update={"seed": _resolve_seed(spec), "importance": _resolve_importance(spec, data_root)}
-    )
+    spec = spec.model_copy(update={"importance": _resolve_importance(spec, data_root)})
+    return with_seed(spec, spec.seed)
+
+
+def with_seed(spec: TrialSpec, seed: int) -> TrialSpec:
+    """Return a resolved spec with another seed; 0 where nothing is drawn.
+
+    The features of a linear probe of pretrained weights are those of the source, and its fit is one solution.
+    """
+    is_drawn = spec.training.method != "linear_probe" or spec.init.kind != "pretrained"
+    return spec.model_copy(update={"seed": seed if is_drawn else 0})
 
 
 def _expected_pixels(spec: TrialSpec, architecture: Architecture) -> DatasetSpec:
@@ -57,11 +65,6 @@ def _expected_pixels(spec: TrialSpec, architecture: Architecture) -> DatasetSpec
             "pixels of neither kind; give train, imagenet or unit"
         )
     return spec.dataset.model_copy(update={"normalize": architecture.normalize})
-
-
-def _resolve_seed(spec: TrialSpec) -> int:
-    """Say 0 where nothing is drawn: the features are those of the source, and their fit has one solution."""
-    return 0 if spec.training.method == "linear_probe" and spec.init.kind == "pretrained" else spec.seed
 
 
 def _check_size(spec: TrialSpec, architecture: Architecture) -> None:
@@ -213,9 +216,11 @@ def _check_copied(init: InitSpec, spec: ArchitectureSpec, architecture: Architec
     n_copied = {"pretrained": len(architecture.backbone), "transfusion": init.depth}.get(init.kind, 0)
     n_equal = architecture.backbone.index(spec.slim.from_stage)
     if of_source != spec.slim and isinstance(n_copied, int) and n_copied > n_equal:
+        wanted = f"depth {n_copied}" if init.kind == "transfusion" else "pretrained, which is all stages"
         raise SpecError(
-            f"init.depth must be at most {n_equal} for {spec.label}: from {spec.slim.from_stage} on it has "
-            f"fewer channels than its source, got {n_copied}; use a transfusion of the stages before"
+            f"init must copy at most {n_equal} stages for {spec.label}: from {spec.slim.from_stage} on it "
+            f"has fewer channels than its source, got {wanted}; use a transfusion of the stages before, or "
+            "pretrain the slim network too (source: {architecture: same})"
         )
 
 

@@ -275,7 +275,10 @@ class SourceSpec(SpecModel):
     def label(self) -> str:
         """What people call it."""
         if self.trial is not None:
-            return self.trial.dataset.label
+            before, importance = self.trial.init.source, self.trial.importance
+            start = f" from {before.label}" if before is not None else ""
+            drawn = f" as {importance.label}" if importance is not None else ""
+            return f"{self.trial.dataset.label}{start}{drawn}"
         return self.weights or Path(self.file or "").name
 
 
@@ -332,6 +335,13 @@ class ImportanceSpec(SpecModel):
     temper: Annotated[float, Field(ge=0, le=1)] = 1.0
     cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
 
+    @property
+    def label(self) -> str:
+        """The target, and how the weights are softened: `chest_xray, temper 0.5, cap 10`."""
+        temper = f", temper {self.temper:g}" if self.temper != 1 else ""
+        cap = f", cap {self.cap:g}" if self.cap is not None else ""
+        return f"{self.target.label}{temper}{cap}"
+
 
 class TrialSpec(SpecModel):
     """One training: one network, one initialization, one dataset, one seed."""
@@ -354,7 +364,7 @@ class TrialSpec(SpecModel):
         """`label` without the seed."""
         parts = [self.architecture.label, self.init_label, self.dataset.label]
         if self.importance is not None:
-            parts.append(f"as {self.importance.target.label}")
+            parts.append(f"as {self.importance.label}")
         if self.training.method == "linear_probe":
             parts.append("linear probe")
         elif not self.training.trainable.is_all:
@@ -373,10 +383,11 @@ class TrialSpec(SpecModel):
         """`random`, `pretrained`, `transfusion 2/5`, `transfusion 2/5 + mean_var`, `fitted` (of trees), …"""
         if self.training.method == "fit":
             return "fitted"
+        norm = " norm too" if self.init.norm == "mean_var" else ""
         if self.init.kind != "transfusion":
-            return self.init.kind
+            return f"{self.init.kind}{norm}"
         n_stages = len(architecture_of(self.architecture).backbone)
-        rest = " + mean_var" if self.init.rest == "mean_var" else ""
+        rest = f" + mean_var{norm}" if self.init.rest == "mean_var" else ""
         return f"transfusion {self.init.depth}/{n_stages}{rest}"
 
     @property

@@ -1,5 +1,6 @@
 """What a dataset is, as data. Below `trainables.spec`, so that the readers need not know of trials."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, TypeAlias
 
@@ -14,6 +15,9 @@ from trainables.fields import (
     Sha256,
     SpecModel,
 )
+
+# Of files and archives; a folder may have a dot in its name.
+_SUFFIX = re.compile(r"\.(npz|csv|tsv|zip|tar|tar\.\w+|tgz)$")
 
 
 def below_data_root(value: str) -> str:
@@ -97,9 +101,16 @@ class DatasetSpec(SpecModel):
         return self
 
     @property
+    def _place(self) -> str:
+        """The end of the path, by which people know a dataset; tables are called `labels.csv` everywhere."""
+        path = PurePosixPath(self.path or "")
+        has_folder = self.reader == "csv" and path.parent.name
+        return f"{path.parent.name}/{path.name}" if has_folder else path.name
+
+    @property
     def label(self) -> str:
         """What people call it: derived from the content, so that a name changes no identity."""
-        name = PurePosixPath(self.path).name.split(".")[0] if self.path else self.reader
+        name = _SUFFIX.sub("", self._place) if self.path else self.reader
         if self.classes is not None:
             name += f" {self.classes[0]}–{self.classes[-1]}"
         if self.n_classes is not None:
