@@ -24,10 +24,9 @@ def resolved(content: dict[str, Any]) -> TrialSpec:
     return resolve(parse_trial(content))
 
 
-def csv(path: str) -> dict[str, Any]:
-    return trial(
-        dataset={"reader": "csv", "path": path, "channels": 3, "size_px": 64, "options": {"label": "y"}}
-    )
+CSV = {"reader": "csv", "options": {"label": "y"}}
+CHEXPERT = {"reader": "chexpert", "path": "CheXpert-v1.0-small"}
+BOTH = {"kind": "transfusion", "depth": 2, "rest": "mean_var", "norm": "mean_var", "source": IMAGENET}
 
 
 @pytest.mark.parametrize(
