@@ -37,8 +37,9 @@ format: $(VENV)/ready  ## bring the code into ruff's format
 ui: $(VENV)/ready  ## browse the records
 	$(BIN)/transfusion ui
 
-benchmarks: $(VENV)/ready  ## orchestration against plain Ray Tune with its MLflow callback
+benchmarks: $(VENV)/ready  ## orchestration against plain Ray Tune, packing of images against a plain loop
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/data.py
 
 clean:  ## remove the environment and what the demo made
 	rm -rf $(VENV) mlruns mlflow.db reports

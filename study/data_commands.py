@@ -65,7 +65,7 @@ def check(name: str, study_file: Path | None, size_px: int | None, channels: str
     spec = _spec(name, study_file, size_px, channels)
     with bar(f"check {name}") as progress:
         found = inspect(spec, data_root=_data_root(), progress=lambda done, of: progress("images", done, of))
-    print_inspection(found, is_partial=spec.partial)
+    print_inspection(name, found, is_partial=spec.partial)
     sys.exit(0 if found.is_ok or (spec.partial and found.digest is not None) else EXIT_NOT_AS_PUBLISHED)
 
 
@@ -82,8 +82,12 @@ def prepare(name: str, study_file: Path | None, size_px: int | None, channels: s
 
     spec, root = _spec(name, study_file, size_px, channels), _data_root()
     _fetch(spec, root)
-    with bar(f"prepare {name}") as progress:
-        made = make_ready(spec, data_root=root, progress=lambda done, of: progress("images", done, of))
+    try:
+        with bar(f"prepare {name}") as progress:
+            made = make_ready(spec, data_root=root, progress=lambda done, of: progress("images", done, of))
+    except KeyboardInterrupt:
+        click.echo("interrupted; what is decoded is kept: the same command goes on from there", err=True)
+        raise
     print_prepared(name, made)
 
 

@@ -29,8 +29,10 @@ def print_datasets(rows: Iterable[DatasetRow], *, root: Path | None, console: Co
     console.print(f"TRANSFUSION_DATA: {root or 'not set'}", style="dim", markup=False, soft_wrap=True)
 
 
-def print_inspection(found: Inspection, *, is_partial: bool, console: Console | None = None) -> None:
-    """Print what was found, beside what was published."""
+def print_inspection(
+    name: str, found: Inspection, *, is_partial: bool, console: Console | None = None
+) -> None:
+    """Print what was found of a dataset, beside what was published."""
     console = console or plain_console()
     _print_counts(found, console)
     _print_samples(found, console)
@@ -45,10 +47,10 @@ def print_inspection(found: Inspection, *, is_partial: bool, console: Console | 
     if found.is_ok:
         is_published = any(count.expected is not None for count in found.counts)
         word = "complete" if is_published else "can be loaded; no counts are published to compare it with"
-        console.print(f"{found.name}: {word}", style="green", markup=False)
+        console.print(f"{name}: {word}", style="green", markup=False)
     elif found.digest is not None:
         word = "a part, as the dataset says" if is_partial else "not what was published; see partial"
-        console.print(f"{found.name}: {word}", style="yellow")
+        console.print(f"{name}: {word}", style="yellow")
 
 
 def print_prepared(name: str, made: Prepared, console: Console | None = None) -> None:
@@ -66,8 +68,11 @@ def print_prepared(name: str, made: Prepared, console: Console | None = None) ->
 def _print_counts(found: Inspection, console: Console) -> None:
     table = _table("published", "expected", "found", "")
     for count in found.counts:
-        expected = "–" if count.expected is None else f"{count.expected:,}"
-        table.add_row(count.what, expected, f"{count.found:,}", "[green]✓[/]" if count.is_ok else "[red]✗[/]")
+        if count.expected is None:
+            table.add_row(count.what, "–", f"{count.found:,}", "")
+        else:
+            sign = "[green]✓[/]" if count.is_ok else "[red]✗[/]"
+            table.add_row(count.what, f"{count.expected:,}", f"{count.found:,}", sign)
     if found.counts:
         console.print(table)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainables.architectures import timm_networks
 from trainables.architectures.catalog import (
     ARCHITECTURES,
+    HEAD,
     Stage,
     architecture_of,
     find_architecture,
@@ -440,6 +441,20 @@ def test_a_shape_that_a_network_cannot_have_is_refused(changes, message):
         architecture_of(ArchitectureSpec.model_validate(changes))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_catalog_knows_which_heads_are_linear(name: str) -> None:
+    with torch.device("meta"):
+        network = build(name)
+    head, kinds = network.stage(HEAD), nn.Conv2d | nn.Linear | nn.BatchNorm2d
+    layers = [
+        module
+        for path, module in network.module.named_modules()
+        if head.holds(f"{path}.weight") and isinstance(module, kinds)
+    ]
+    is_linear = len(layers) == 1 and isinstance(layers[0], nn.Linear)
+    assert find_architecture(name).has_linear_head == is_linear
+
+
 def test_a_network_whose_stages_timm_does_not_tell_is_refused(monkeypatch):
     monkeypatch.setattr(timm_networks, "_features", lambda _network: {"stem": 32})
     with pytest.raises(
@@ -522,22 +537,22 @@ def tiny_module() -> nn.Module:
 
 
 CONV1 = Stage("conv1", ("conv1", "bn1"), "conv1")
-HEAD = Stage("head", ("head",), "head")
+LAST = Stage("head", ("head",), "head")
 
 
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ((replace(CONV1, modules=("conv1",)), HEAD), "bn1.running_var is in no stage"),
-        ((CONV1, Stage("again", ("bn1",), "bn1"), HEAD), "bn1.running_mean is in conv1 and again"),
+        ((replace(CONV1, modules=("conv1",)), LAST), "bn1.running_var is in no stage"),
+        ((CONV1, Stage("again", ("bn1",), "bn1"), LAST), "bn1.running_mean is in conv1 and again"),
         (
-            (CONV1, Stage("block", ("layer9",), "conv1"), HEAD),
+            (CONV1, Stage("block", ("layer9",), "conv1"), LAST),
             "block names a module 'layer9', which the network lacks",
         ),
-        ((replace(CONV1, probe="relu"), HEAD), "conv1 names a module 'relu', which the network lacks"),
-        ((CONV1, HEAD, HEAD), "two stages share a name (conv1, head, head)"),
-        ((HEAD, CONV1), "the last stage must be called 'head', got head, conv1"),
-        ((CONV1, Stage("block", (), "conv1"), HEAD), "block holds no weights"),
+        ((replace(CONV1, probe="relu"), LAST), "conv1 names a module 'relu', which the network lacks"),
+        ((CONV1, LAST, LAST), "two stages share a name (conv1, head, head)"),
+        ((LAST, CONV1), "the last stage must be called 'head', got head, conv1"),
+        ((CONV1, Stage("block", (), "conv1"), LAST), "block holds no weights"),
     ],
 )
 def test_stages_that_do_not_partition_the_network_are_an_error(stages, message):

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from study.cli import main
 from tests.miniatures.tables import write_ham10000
+from trainables.datasets import preparation
 from trainables.record import RecordReader, Store
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
@@ -164,7 +165,7 @@ def test_data_check_names_what_cannot_be_read_and_takes_a_part_for_a_part(
     study.write_text(DEMO.read_text() + f"\ndatasets:\n  skin: {part}\n")
     result = transfusion("data", "check", "skin", "--study", study)
     assert "1 images cannot be read: HAM10000_images_part_1/ISIC_0024306.jpg" in result.output
-    assert "ham10000: a part, as the dataset says" in result.output
+    assert "skin: a part, as the dataset says" in result.output
     assert result.exit_code == 0
 
 
@@ -194,3 +195,15 @@ def test_a_medmnist_file_that_is_not_there_says_how_to_get_it(
     result = transfusion("data", "prepare", "dermamnist")
     assert result.exit_code == 2
     assert "pip install medmnist, or get dermamnist.npz from https://zenodo.org" in result.output
+
+
+def test_an_interrupted_prepare_says_that_it_can_go_on(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "prepare", interrupted)
+    result = transfusion("data", "prepare", "digits")
+    assert result.exit_code == 130
+    assert "interrupted; what is decoded is kept: the same command goes on from there" in result.output

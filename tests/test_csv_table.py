@@ -88,10 +88,25 @@ MISTAKES: dict[str, tuple[list[list[object]], dict[str, Any], str]] = {
         {},
         "1 images stand twice in the table: p00/0.png; remove one of the rows",
     ),
-    "absent": (
-        [["file", "finding"], ["p00/0", "2"], ["p99/0", "3"]],
+    "semicolons": (
+        [["file;finding"], ["p00/0;2"]],
         {},
-        "1 images are in the table, but not on disk: p99/0.png; fetch them, or remove their rows",
+        "parted by ',', found them parted by ';'",
+    ),
+    "windows": (
+        [["file", "finding"], ["p00/0", "2"], [r"p01\0", "3"]],
+        {},
+        r"file: expected a path with /, found 'p01\\0' in row 3",
+    ),
+    "other folder": (
+        [["file", "finding"], ["p00/0", "2"], ["scans/p01/0", "3"]],
+        {},
+        "but not on disk: scans/p01/0.png; there is p00/0.png: move or rename them",
+    ),
+    "absent": (
+        [["file", "finding"], ["p00/0", "2"], ["p99/nine", "3"]],
+        {},
+        "1 images are in the table, but not on disk: p99/nine.png; fetch them, or remove their rows",
     ),
     "split": (
         [["file", "finding", "part"], ["p00/0", "2", "dev"], ["p00/1", "3", "tset"]],
@@ -114,6 +129,13 @@ MISTAKES: dict[str, tuple[list[list[object]], dict[str, Any], str]] = {
         "edema: expected 0, 1 or nothing, found '2' in row 2; mend them",
     ),
 }
+
+
+def test_a_workbook_is_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path, n_patients=3)
+    workbook = (tmp_path / "scans" / "labels.csv").rename(tmp_path / "scans" / "labels.xlsx")
+    with pytest.raises(DataError, match=r"^labels.xlsx: expected a table as .csv or .tsv, found '.xlsx'"):
+        read_csv_table(workbook, CsvOptions.model_validate(GIVEN))
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

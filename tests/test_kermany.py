@@ -111,6 +111,12 @@ def test_counts_on_disk_are_those_of_the_folders_whatever_the_splits(location: P
         assert set(found.splits) == set(KERMANY.splits)
 
 
+def test_a_folder_within_a_folder_of_its_name_is_found(location: Path, tmp_path: Path) -> None:
+    (tmp_path / "unpacked").mkdir()
+    nested = location.rename(tmp_path / "unpacked" / "chest_xray").parent.rename(location)
+    assert len(read_kermany(nested, REDRAW).sample_ids) == 40
+
+
 @pytest.mark.parametrize("as_archive", [False, True])
 def test_second_copy_and_litter_are_left_out(as_archive: bool, location: Path, tmp_path: Path) -> None:
     once = read_kermany(location, REDRAW)

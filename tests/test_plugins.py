@@ -97,6 +97,20 @@ def test_a_broken_package_is_named(site: Path, declared: str, message: str) -> N
         find_architecture("broken")
 
 
+def test_a_name_of_our_own_is_not_given_another_meaning(site: Path) -> None:
+    install(
+        site,
+        entries={
+            "transfusion.architectures": {"resnet18": "example_plugin:PLUGIN_NET"},
+            "transfusion.datasets": {"digits": "example_plugin:PLUGIN_STRIPES"},
+        },
+    )
+    with pytest.raises(SpecError, match=r"^transfusion.datasets: digits .* has the name of an entry"):
+        find_reader("digits")
+    with pytest.raises(SpecError, match=r"^transfusion.architectures: resnet18 .* has the name of an"):
+        find_architecture("another")
+
+
 def test_two_packages_with_one_name_are_told(site: Path) -> None:
     entry = {"transfusion.architectures": {"plugin_net": "example_plugin:PLUGIN_NET"}}
     install(site, entries=entry)

@@ -64,6 +64,10 @@ def training(**changes: Any) -> dict[str, Any]:
         ({"dataset": {**RGB, "partial": True}}, {}),
         ({"dataset": {**RGB, "options": {"n_classes": 5}}}, {}),
         ({"dataset": {**RGB, "referable_grade": 2}}, {}),
+        (
+            {"dataset": {**RGB, "options": {"n_classes": 2}}},
+            {"dataset": {**RGB, "options": {"n_classes": 2}, "referable_grade": 1}},
+        ),
         ({"dataset": {**RGB, "n_classes": 5, "classes": ["0", "1", "2", "3", "4"]}}, {}),
         ({"dataset": {**RGB, "normalize": "published"}}, {"dataset": {**RGB, "normalize": "imagenet"}}),
         (
@@ -301,6 +305,10 @@ SMALLER_TARGET = {"classifier": trial(), "target": {**RGB, "size_px": 32}}
         (
             {"dataset": CHEXPERT, "importance": {"classifier": trial(dataset=CHEXPERT), "target": CHEXPERT}},
             "importance needs one class an image, and CheXpert-v1.0-small .* can have several; leave it out",
+        ),
+        (
+            {"architecture": "googlenet", "training": {"method": "linear_probe"}},
+            "training.method linear_probe needs a head of one .*, which googlenet has not; set .*auxiliary",
         ),
         (
             {"architecture": "timm/resnet18.a1_in1k"},

@@ -135,6 +135,32 @@ def test_examinations_are_known_also_where_their_names_lack_a_suffix(tmp_path: P
     assert len(set(read_messidor2(tmp_path / "messidor2").groups)) == 10
 
 
+def test_an_image_without_an_examination_is_named(tmp_path: Path) -> None:
+    write_messidor2(tmp_path, n_exams=10)
+    file = tmp_path / "messidor2" / "messidor-2.csv"
+    head, _, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *rows]))
+    with pytest.raises(
+        DataError,
+        match=r"^messidor-2.csv: expected the examination of every image, found none for 2 of \d+, first",
+    ):
+        read_messidor2(tmp_path / "messidor2")
+
+
+def test_the_other_edition_of_aptos_is_named(tmp_path: Path) -> None:
+    write_aptos(tmp_path, resplit=True)
+    with pytest.raises(DataError, match=r"expected train.csv, found train_1.csv of the .*files: resplit"):
+        read_aptos(tmp_path / "aptos2019", AptosOptions())
+
+
+def test_an_image_with_another_suffix_is_told_where_it_is(tmp_path: Path) -> None:
+    write_aptos(tmp_path)
+    image = next((tmp_path / "aptos2019").rglob("*.png"))
+    image.rename(image.with_suffix(".jpg"))
+    with pytest.raises(DataError, match=rf"{image.name}; there is .*{image.stem}.jpg: move or rename them"):
+        read_aptos(tmp_path / "aptos2019", AptosOptions())
+
+
 def test_images_of_other_folders_are_not_taken_for_those_of_messidor(tmp_path: Path) -> None:
     write_messidor2(tmp_path, n_exams=10)
     folder = tmp_path / "messidor2"

@@ -96,15 +96,11 @@ def _linear_head(network: Network) -> nn.Linear:
     ]
     if len(layers) == 1 and isinstance(layers[0], nn.Linear) and layers[0].bias is not None:
         return layers[0]
-    advice = (
-        "set architecture.auxiliary: false"
-        if network.auxiliary_weight
-        else f"set architecture.truncate_after: {network.backbone[-1]}, which gives it such a head"
-    )
+    # Networks of the catalog are refused before they are built; timm's and those of others come here.
     kinds = ", ".join(type(layer).__name__ for layer in layers)
     raise SpecError(
         f"training.method linear_probe: the head must be one linear layer with a bias, got {len(layers)} "
-        f"with weights ({kinds}); {advice}"
+        f"with weights ({kinds}); use another network"
     )
 
 

@@ -14,15 +14,20 @@ _Entry = TypeVar("_Entry")
 
 
 @cache
-def plugins(group: str, kind: type[_Entry]) -> dict[str, _Entry]:
+def plugins(group: str, kind: type[_Entry], *, taken: frozenset[str]) -> dict[str, _Entry]:
     """Return what installed packages declare under `group`, by name; each is imported once.
 
+    Args:
+        taken: names of our own, which would mean two things.
+
     Raises:
-        SpecError: an entry cannot be imported, is no `kind`, or two packages use one name.
+        SpecError: an entry cannot be imported, is no `kind`, or has a name that is taken.
     """
     found: dict[str, _Entry] = {}
     for point in entry_points(group=group):
         where = f"{group}: {point.name} ({point.value})"
+        if point.name in taken:
+            raise SpecError(f"{where} has the name of an entry of this package; give it another")
         try:
             entry = point.load()
         except Exception as error:  # whatever the import of a foreign package raises

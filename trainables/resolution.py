@@ -112,6 +112,7 @@ def _resolve_training(spec: TrialSpec, architecture: Architecture) -> TrainingSp
             "another, or say with dataset.referable_grade that its classes are grades"
         )
     if training.method == "linear_probe":
+        _check_linear_head(spec, architecture)
         return TrainingSpec(method="linear_probe", selection_metric=training.selection_metric)
     if training.label_smoothing and task == "multilabel":
         raise SpecError(
@@ -129,6 +130,20 @@ def _resolve_training(spec: TrialSpec, architecture: Architecture) -> TrainingSp
     if spec.dataset.channels == 1:
         changes["augment"] = training.augment.model_copy(update={"saturation": 0.0})
     return training.model_copy(update=changes)
+
+
+def _check_linear_head(spec: TrialSpec, architecture: Architecture) -> None:
+    if architecture.has_linear_head:
+        return
+    advice = (
+        "set architecture.auxiliary: false"
+        if architecture.auxiliary_weight
+        else f"set architecture.truncate_after: {architecture.backbone[-1]}, which gives it such a head"
+    )
+    raise SpecError(
+        f"training.method linear_probe needs a head of one linear layer, which {spec.architecture.label} has "
+        f"not; {advice}"
+    )
 
 
 def _resolve_trainable(

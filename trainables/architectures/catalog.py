@@ -59,6 +59,7 @@ class Architecture:
         is_fixed_size: whether `smallest_px` is the only image side it takes.
         auxiliary_weight: of the loss of auxiliary heads; 0 where there are none.
         dense_width: of the dense layers between the last stage and the outputs; 0 where there are none.
+        has_deep_head: whether the head has several layers with weights of another kind.
         normalize: how the published weights expect pixels, as in `DatasetSpec.normalize`; None if in another
             way.
         published: names of weights that are published for it, the usual ones first.
@@ -73,6 +74,7 @@ class Architecture:
     is_fixed_size: bool = False
     auxiliary_weight: float = 0.0
     dense_width: int = 0
+    has_deep_head: bool = False
     normalize: Literal["imagenet", "unit"] | None = "imagenet"
     published: tuple[str, ...] = ()
 
@@ -80,6 +82,11 @@ class Architecture:
     def backbone(self) -> tuple[str, ...]:
         """Names of the stages that can be transfused: all but the head."""
         return tuple(stage.name for stage in self.stages[:-1])
+
+    @property
+    def has_linear_head(self) -> bool:
+        """Whether the head is one linear layer, which a linear probe can take the place of."""
+        return not (self.dense_width or self.has_deep_head or self.auxiliary_weight)
 
     @property
     def is_network(self) -> bool:
@@ -309,14 +316,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         "classifier",
         _torchvision("MobileNet_V2", "IMAGENET1K_V1", "IMAGENET1K_V2"),
     ),
-    "mobilenet_v3_large": _sequential(
-        "features",
-        _MOBILENET_V3_LARGE,
-        "classifier",
-        _torchvision("MobileNet_V3_Large", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+    "mobilenet_v3_large": replace(
+        _sequential(
+            "features",
+            _MOBILENET_V3_LARGE,
+            "classifier",
+            _torchvision("MobileNet_V3_Large", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+        ),
+        has_deep_head=True,
     ),
-    "mobilenet_v3_small": _sequential(
-        "features", _MOBILENET_V3_SMALL, "classifier", _torchvision("MobileNet_V3_Small")
+    "mobilenet_v3_small": replace(
+        _sequential("features", _MOBILENET_V3_SMALL, "classifier", _torchvision("MobileNet_V3_Small")),
+        has_deep_head=True,
     ),
     "random_forest": _BASELINE,
     "resnet18": _resnet("ResNet18"),
@@ -350,7 +361,7 @@ def _timm_architecture(name: str) -> Architecture:
 
 
 def _plugged_in() -> dict[str, Architecture]:
-    return plugins("transfusion.architectures", Architecture)
+    return plugins("transfusion.architectures", Architecture, taken=frozenset(ARCHITECTURES))
 
 
 def architecture_of(spec: ArchitectureSpec) -> Architecture:
@@ -404,7 +415,7 @@ def _truncated(name: str, last: str, entry: Architecture) -> Architecture:
     if last not in entry.backbone:
         raise SpecError(unknown_choice("architecture.truncate_after", last, entry.backbone))
     kept = entry.stages[: entry.backbone.index(last) + 1]
-    return replace(entry, stages=(*kept, Stage(HEAD, (HEAD,), HEAD)), dense_width=0)
+    return replace(entry, stages=(*kept, Stage(HEAD, (HEAD,), HEAD)), dense_width=0, has_deep_head=False)
 
 
 def normal_architecture(spec: ArchitectureSpec) -> ArchitectureSpec:

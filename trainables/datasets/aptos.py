@@ -22,6 +22,7 @@ from trainables.datasets.labelled_files import (
 from trainables.datasets.options import AptosOptions
 from trainables.datasets.readers import DR_GRADES
 from trainables.datasets.table import OnDisk, Table
+from trainables.errors import DataError
 
 # By the split: the table, the folder of the images, and what the publisher calls it.
 _FILES = {
@@ -42,6 +43,7 @@ def read_aptos(location: Path | None, options: AptosOptions) -> Table:
     """
     tree = open_unpacked(location)
     assert location is not None, "open_unpacked has looked at it"
+    _check_edition(location, options.files)
     parts, labels, files, published = [], [], [], {}
     for split, (table, folder, name) in _FILES[options.files].items():
         file = find_file(location, table)
@@ -64,6 +66,16 @@ def read_aptos(location: Path | None, options: AptosOptions) -> Table:
         splits=list(rows["split"]),
         on_disk=OnDisk(published, of_classes),
     )
+
+
+def _check_edition(location: Path, files: str) -> None:
+    for other, parts in _FILES.items():
+        expected, found = _FILES[files]["train"][0], parts["train"][0]
+        if other != files and (location / found).is_file() and not (location / expected).is_file():
+            raise DataError(
+                f"{location.name}: expected {expected}, found {found} of the other edition; write "
+                f"options: {{files: {other}}}"
+            )
 
 
 def _folder(tree: FileTree, name: str) -> str:

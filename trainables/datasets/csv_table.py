@@ -12,6 +12,7 @@ from trainables.datasets.options import CsvOptions
 from trainables.datasets.table import UNKNOWN, Table
 from trainables.errors import DataError
 
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _MARKS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "": UNKNOWN}
 
 
@@ -32,9 +33,15 @@ def read_csv_table(location: Path | None, options: CsvOptions) -> Table:
         )
     given = (options.label, *options.labels, options.group, options.split)
     columns = list(dict.fromkeys([options.image, *(column for column in given if column is not None)]))
-    separator = "\t" if location.suffix == ".tsv" else ","
-    table = read_columns(location, columns, separator=separator)
+    if location.suffix not in _SEPARATORS:
+        raise DataError(
+            f"{location.name}: expected a table as {' or '.join(_SEPARATORS)}, found {location.suffix!r}; "
+            "export it as one"
+        )
+    table = read_columns(location, columns, separator=_SEPARATORS[location.suffix])
     tree = open_unpacked(location.parent / options.folder)
+    is_of_windows = table[options.image].str.contains("\\", regex=False)
+    _refuse_cells(location.name, options.image, table[options.image], is_of_windows, "a path with /")
     paths = [str(PurePosixPath(cell + options.suffix)) for cell in table[options.image]]
     labels, classes = _labels(table, options, location.name)
     return join_images(

@@ -34,6 +34,8 @@ def read_kermany(location: Path | None, options: KermanyOptions) -> Table:
     Raises:
         DataError: the layout is another, or a file name that tells no person or series.
     """
+    if location is not None and not (location / "train").is_dir() and (location / location.name).is_dir():
+        location /= location.name  # an archive unpacked into a folder of its name
     table = read_image_folder(location)
     if table.classes != tuple(KERMANY.classes):
         raise DataError(

@@ -1,8 +1,8 @@
 """A table that labels image files: read as text, and joined to the files that are there."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,12 @@ def read_columns(path: Path, columns: Sequence[str], *, separator: str = ",") ->
     for column in columns:
         if column not in names:
             found = [name for name in names if name]
+            other = next((sign for sign in ";\t|," if len(found) == 1 and sign in found[0]), None)
+            if other is not None:
+                raise DataError(
+                    f"{path.name}: expected columns parted by {separator!r}, found them parted by {other!r}; "
+                    "export it anew, with commas as .csv or with tabs as .tsv"
+                )
             raise DataError(
                 f"{path.name}: expected a column {column!r}, found {', '.join(found) or 'none'}"
                 f"{suggestion(column, found)}"
@@ -121,7 +127,9 @@ def join_images(
     _refuse(tree.name, _repeated(paths), "stand twice in the table", "remove one of the rows")
     there = set(tree.files)
     absent = [path for path in paths if path not in there]
-    _refuse(tree.name, absent, "are in the table, but not on disk", "fetch them, or remove their rows")
+    where = _elsewhere(absent[0], there.difference(paths)) if absent else None
+    cure = f"there is {where}: move or rename them" if where else "fetch them, or remove their rows"
+    _refuse(tree.name, absent, "are in the table, but not on disk", cure)
     order = sorted(range(len(paths)), key=paths.__getitem__)
     names = tuple(paths[i] for i in order)
     return Table(
@@ -148,6 +156,12 @@ def _numbered(
 ) -> Callable[[], Iterator[tuple[int, Callable[[], bytes]]]]:
     number = {name: n for n, name in enumerate(names)}
     return lambda: ((number[name], read) for name, read in tree.contents() if name in number)
+
+
+def _elsewhere(path: str, files: Iterable[str]) -> str | None:
+    """Find a file of the same name in another folder, or with another suffix or case."""
+    stem = PurePosixPath(path).stem.lower()
+    return min((other for other in files if PurePosixPath(other).stem.lower() == stem), default=None)
 
 
 def _repeated(paths: Sequence[str]) -> list[str]:

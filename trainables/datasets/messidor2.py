@@ -5,6 +5,7 @@ without a grade, which cannot be graded, are left out. `messidor-2.csv` (`left;r
 which two images are of one examination; else every image is its own group.
 """
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -18,6 +19,7 @@ from trainables.datasets.labelled_files import (
 )
 from trainables.datasets.readers import DR_GRADES
 from trainables.datasets.table import OnDisk, Table
+from trainables.errors import DataError
 
 _PAIRS = "messidor-2.csv"
 
@@ -26,7 +28,8 @@ def read_messidor2(location: Path | None) -> Table:
     """List the photographs; nothing is decoded. The format has no splits.
 
     Raises:
-        DataError: the table or a column is missing, a grade is none, or an image is not on disk.
+        DataError: a table or a column is missing, a grade is none, an image is not on disk, or not in
+            `messidor-2.csv`.
     """
     tree = open_unpacked(location)
     assert location is not None, "open_unpacked has looked at it"
@@ -38,6 +41,7 @@ def read_messidor2(location: Path | None) -> Table:
     stems = rows["image_id"].map(_stem)
     exam_of = _exams(location / _PAIRS)
     tables = [file, location / _PAIRS] if exam_of else [file]
+    _check_exams(exam_of, stems)
     grades = rows["adjudicated_dr_grade"].str.removesuffix(".0")
     return join_images(
         tree,
@@ -54,6 +58,16 @@ def read_messidor2(location: Path | None) -> Table:
 def _stem(path: str) -> str:
     """Return the name of an image without folder, suffix (if it has one) and case."""
     return PurePosixPath(path).stem.lower()
+
+
+def _check_exams(exam_of: Mapping[str, str], stems: pd.Series) -> None:
+    without = stems[~stems.isin(list(exam_of))] if exam_of else stems.iloc[:0]
+    if len(without):
+        raise DataError(
+            f"{_PAIRS}: expected the examination of every image, found none for {len(without)} of "
+            f"{len(stems)}, first {without.iloc[0]}; mend its names, or remove it to take every image for "
+            "another person"
+        )
 
 
 def _exams(file: Path) -> dict[str, str]:

@@ -156,7 +156,7 @@ READERS: dict[str, Reader] = {
         needs_path=False,
         options=options.SyntheticOptions,
         known_classes=_grades,
-        referable_grade=lambda _spec: REFERABLE_GRADE,
+        referable_grade=lambda spec: min(REFERABLE_GRADE, len(_grades(spec)) - 1),
     ),
 }
 
@@ -167,7 +167,7 @@ def find_reader(name: str) -> Reader:
     Raises:
         SpecError: no such reader; the message lists the known ones.
     """
-    readers = {**READERS, **plugins("transfusion.datasets", Reader)}
+    readers = {**READERS, **plugins("transfusion.datasets", Reader, taken=frozenset(READERS))}
     if name not in readers:
         raise SpecError(unknown_choice("dataset.reader", name, readers))
     return readers[name]
