@@ -109,7 +109,8 @@ def _spec(name: str, study_file: Path | None, size_px: int | None, channels: str
     own: Mapping[str, DatasetSpec | None] = load_study(study_file).datasets if study_file else {}
     known = named_datasets(own)
     if name not in known:
-        raise SpecError(unknown_choice("dataset", name, known))
+        hint = "" if study_file else "; one that a study describes needs --study FILE"
+        raise SpecError(unknown_choice("dataset", name, known) + hint)
     changes = {"size_px": size_px, "channels": int(channels) if channels else None}
     return known[name].model_copy(update={key: value for key, value in changes.items() if value is not None})
 

@@ -185,7 +185,9 @@ def test_data_prepare_decodes_once(data_root: Path) -> None:
 def test_a_dataset_that_does_not_exist_is_named(data_root: Path) -> None:
     result = transfusion("data", "check", "ham1000")
     assert result.exit_code == 2
-    assert "got 'ham1000'; did you mean 'ham10000'?" in result.output
+    assert "got 'ham1000'; did you mean 'ham10000'?; one that a study describes needs --study" in (
+        " ".join(result.output.split())
+    )
 
 
 def test_a_medmnist_file_that_is_not_there_says_how_to_get_it(

@@ -93,6 +93,11 @@ MISTAKES: dict[str, tuple[list[list[object]], dict[str, Any], str]] = {
         {},
         "parted by ',', found them parted by ';'",
     ),
+    "two ways": (
+        [["file", "finding"], ["p00/0", "1"], ["p00/1", "1.0"], ["p01/0", "2"]],
+        {},
+        "finding: expected one way to write a class, found '1' and '1.0'; write them alike",
+    ),
     "windows": (
         [["file", "finding"], ["p00/0", "2"], [r"p01\0", "3"]],
         {},
@@ -101,7 +106,7 @@ MISTAKES: dict[str, tuple[list[list[object]], dict[str, Any], str]] = {
     "other folder": (
         [["file", "finding"], ["p00/0", "2"], ["scans/p01/0", "3"]],
         {},
-        "but not on disk: scans/p01/0.png; there is p00/0.png: move or rename them",
+        "but not on disk: scans/p01/0.png; there is p01/0.png: move or rename them",
     ),
     "absent": (
         [["file", "finding"], ["p00/0", "2"], ["p99/nine", "3"]],

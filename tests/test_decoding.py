@@ -191,3 +191,12 @@ def test_values_of_unknown_range_are_refused(dtype: type, what: str) -> None:
     values = (GREY.astype(np.int64) * 1_000_000).astype(dtype)
     with pytest.raises(ValueError, match=f"holds {what}, whose range is not known; convert it to 8 or 16"):
         decode(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_film_of_twelve_bits_is_refused_before_it_turns_black(kind: str) -> None:
+    film = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    with pytest.raises(ValueError, match=r"^has 16 bits and no value above 4095, as films of 12 bits have"):
+        decode(saved(film, kind)())
+    assert np.asarray(decode(saved(film * 16, kind)())).max() == 255
+    assert not np.asarray(decode(saved(film * 0, kind)())).any(), "black is black"

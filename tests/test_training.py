@@ -272,6 +272,18 @@ def test_micro_batches_differ_by_one_sample_at_most(dataset: Dataset) -> None:
     assert sizes == [3, 3, 3]
 
 
+def test_batch_norm_of_a_lone_value_says_what_to_change(dataset: Dataset) -> None:
+    training = make_training(dataset, batch_size=1)
+    size = dataset.train.images.shape[-1]
+    training.network.module.conv1.register_forward_pre_hook(
+        lambda _module, inputs: (nn.functional.avg_pool2d(inputs[0], size),)
+    )
+    with pytest.raises(
+        SpecError, match=r"^training.batch_size and micro_batch_size must be at least 2 where"
+    ):
+        training.train_until(1)
+
+
 def test_large_images_are_scored_in_smaller_batches(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

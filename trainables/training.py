@@ -16,23 +16,24 @@ from torch import Tensor, nn
 
 from trainables.architectures.stages import Network
 from trainables.augmentation import augment, normalize_pixels, scale_pixels
+from trainables.batch_norm import lone_values_named, set_batch_norm_momentum
 from trainables.checkpoints import Contents, pack_optimizer, unpack_optimizer
 from trainables.datasets.loading import Dataset, Split
 from trainables.errors import NotFiniteError
 from trainables.freezing import freeze, set_training_mode
 from trainables.objectives import balanced_weights, build_objective
+from trainables.optimizers import build_optimizer
 from trainables.schedules import learning_rate
 from trainables.scores import score
 from trainables.seeding import derive_seed, generator
 from trainables.selection import Selection, check_selectable
-from trainables.spec import Adam, Sgd, TrainingSpec
+from trainables.spec import TrainingSpec
 
 # Of an evaluation, at once: 256 images of 224 px, fewer of larger ones.
 MOST_IMAGES, MOST_PIXELS = 256, 256 * 224 * 224
 # Losses stay on the device until they are looked at; the exact step of the first bad one is still named.
 STEPS_BETWEEN_LOSS_CHECKS = 100
 SELECTION_FACTS = ("value", "step", "mark", "evaluations_since")
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class Training:
         self._memory_format = torch.channels_last if spec.channels_last else torch.contiguous_format
         network.module.to(memory_format=self._memory_format)
         freeze(network, spec.trainable)
-        _set_batch_norm_momentum(network, spec.batch_norm_momentum)
-        self.optimizer = _build_optimizer(spec.optimizer, network)
+        set_batch_norm_momentum(network, spec.batch_norm_momentum)
+        self.optimizer = build_optimizer(spec.optimizer, network)
         self.selection = Selection(spec.selection_metric)
         self.step = 0
         self.seconds = 0.0
@@ -127,7 +128,8 @@ class Training:
             group["lr"] = rate
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        self._unread_losses.append(self._accumulate_gradient())
+        with lone_values_named():
+            self._unread_losses.append(self._accumulate_gradient())
         if self.spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self._learning_parameters(), self.spec.gradient_clip)
         self.optimizer.step()
@@ -313,32 +315,6 @@ def _class_weights(spec: TrainingSpec, dataset: Dataset) -> np.ndarray | None:
     if spec.class_weights == "none":
         return None
     return balanced_weights(dataset.task, dataset.train.labels, dataset.n_outputs)
-
-
-def _set_batch_norm_momentum(network: Network, kept: float | None) -> None:
-    if kept is not None:
-        for module in network.module.modules():
-            if isinstance(module, _BATCH_NORMS):
-                module.momentum = 1 - kept  # torch's momentum is the share of the new statistics
-
-
-def _build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer:
-    parameters = [p for p in network.module.parameters() if p.requires_grad]
-    if isinstance(spec, Sgd):
-        return torch.optim.SGD(
-            parameters,
-            lr=spec.lr,
-            momentum=spec.momentum,
-            nesterov=spec.nesterov,
-            weight_decay=spec.weight_decay,
-        )
-    return torch.optim.Adam(
-        parameters,
-        lr=spec.lr,
-        betas=(spec.beta1, spec.beta2),
-        eps=spec.eps,
-        weight_decay=spec.weight_decay,
-    )
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,9 +28,8 @@ class CbrShape:
     n_pooled: int
 
 
-# The appendix prints 64 … 512 for Tiny, but only 32 … 256 gives the parameter count of the paper's table
-# (1,076,480 = conv2 … conv4 plus a 5-way head without bias) and "a twentieth of an ImageNet model". So
-# `cbr_tiny` is the network of the table, and the printed one is to be had as `cbr_tiny_wide`.
+# The appendix prints 64 … 512 for Tiny, which is twice the size of Small; only 32 … 256 is the paper's "a
+# twentieth of an ImageNet model". So that is `cbr_tiny`, and the printed one is to be had as `cbr_tiny_wide`.
 SHAPES: dict[str, CbrShape] = {
     "cbr_large_t": CbrShape(7, (32, 64, 128, 256, 512), n_pooled=4),
     "cbr_large_w": CbrShape(7, (64, 128, 256, 512), n_pooled=4),

@@ -1,6 +1,7 @@
 """A table of one's own beside images: which column says what is told by `CsvOptions`."""
 
 import math
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -55,18 +56,29 @@ def read_csv_table(location: Path | None, options: CsvOptions) -> Table:
     )
 
 
-def _labels(table: pd.DataFrame, options: CsvOptions, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(
+    table: pd.DataFrame, options: CsvOptions, name_of_table: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
     if options.label is not None:
         cells = table[options.label]
-        _refuse_cells(name, options.label, cells, cells == "", "a class")
+        _refuse_cells(name_of_table, options.label, cells, cells == "", "a class")
         classes = tuple(sorted(cells.unique(), key=_as_number_or_text))
+        numbers = [_as_number_or_text(name) for name in classes]
+        for (number, name), (following, other) in pairwise(numbers):
+            if number == following and math.isfinite(number):
+                raise DataError(
+                    f"{name_of_table}: {options.label}: expected one way to write a class, found {name!r} "
+                    f"and {other!r}; write them alike"
+                )
         if len(classes) < 2:
             raise DataError(
-                f"{name}: {options.label}: expected at least two classes, found only {classes[0]!r}"
+                f"{name_of_table}: {options.label}: expected at least two classes, found only {classes[0]!r}"
             )
         return np.array([classes.index(cell) for cell in cells], np.int64), classes
     for column in options.labels:
-        _refuse_cells(name, column, table[column], ~table[column].isin(list(_MARKS)), "0, 1 or nothing")
+        _refuse_cells(
+            name_of_table, column, table[column], ~table[column].isin(list(_MARKS)), "0, 1 or nothing"
+        )
     marks = np.stack([table[column].map(_MARKS).to_numpy(np.uint8) for column in options.labels], axis=1)
     return marks, options.labels
 

@@ -6,14 +6,15 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L")
+TWELVE_BITS = 4096
 _PHOTOMETRIC = 262  # the TIFF tag that says which end of the range is white
 
 
 def decode(data: bytes) -> Image.Image:
     """Decode a file to an upright image of mode L or RGB.
 
-    16-bit grey is scaled from its full range (0 … 65535), transparency is laid over black, the
-    orientation of the EXIF header is applied.
+    16-bit grey is scaled from its full range (0 … 65535), and refused where it uses no more than 12 bits of
+    it. Transparency is laid over black, the orientation of the EXIF header is applied.
 
     Raises:
         Exception: whatever the decoders raise on a damaged file, and ValueError for one that holds
@@ -38,6 +39,11 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("holds 32-bit values, whose range is not known; convert it to 8 or 16 bits")
+        if 0 < values.max() < TWELVE_BITS:
+            raise ValueError(
+                f"has 16 bits and no value above {values.max()}, as films of 12 bits have, of which next to "
+                "nothing would be left; scale it to 0 … 65535"
+            )
         return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("holds floating-point values, whose range is not known; convert it to 8 or 16 bits")

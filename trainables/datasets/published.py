@@ -1,6 +1,7 @@
 """What publishers say a complete copy of their data holds, and the check of a copy against it.
 
-Every number was read in a source or counted in a copy; what is only remembered is not here.
+Every number was read in a source or counted in a copy, but for the number of Messidor-2's images without a
+grade, which is remembered, and used for the size of a plan alone.
 """
 
 from collections.abc import Mapping

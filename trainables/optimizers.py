@@ -1,0 +1,26 @@
+"""The optimizers a spec can name."""
+
+import torch
+
+from trainables.architectures.stages import Network
+from trainables.spec import Adam, Sgd
+
+
+def build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer:
+    """Return the optimizer of the weights that learn."""
+    parameters = [p for p in network.module.parameters() if p.requires_grad]
+    if isinstance(spec, Sgd):
+        return torch.optim.SGD(
+            parameters,
+            lr=spec.lr,
+            momentum=spec.momentum,
+            nesterov=spec.nesterov,
+            weight_decay=spec.weight_decay,
+        )
+    return torch.optim.Adam(
+        parameters,
+        lr=spec.lr,
+        betas=(spec.beta1, spec.beta2),
+        eps=spec.eps,
+        weight_decay=spec.weight_decay,
+    )
