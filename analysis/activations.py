@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from analysis.moments import Moments
 from analysis.probe import ProbeSet
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network
 
 BATCH_IMAGES = 64

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from trainables.architectures.catalog import architecture_of
+from trainables.architectures.reshaping import architecture_of
 from trainables.identity import flatten, trial_id
 from trainables.labels import distinct_labels
 from trainables.spec import InitSpec, TrialSpec

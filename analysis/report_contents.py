@@ -29,7 +29,7 @@ from analysis.tables import (
     similarity_table,
     sources_table,
 )
-from trainables.architectures.catalog import architecture_of
+from trainables.architectures.reshaping import architecture_of
 from trainables.record import changed_datasets
 
 MAIN_MEASURE = "svcca"

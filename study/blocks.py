@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from study.axes import DEPTH, Assignment, field_of
 from study.content import dataset_content, holds, merged_training, with_field, written_out
 from study.sections import PretrainingSection, Study, WeightsSection
-from trainables.architectures.catalog import architecture_of
+from trainables.architectures.reshaping import architecture_of
 from trainables.errors import SpecError
 from trainables.fields import SpecModel
 from trainables.resolution import n_transfused, resolve

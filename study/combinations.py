@@ -8,7 +8,7 @@ from typing import Any
 from study.axes import DEPTH, EVERY, Assignment, Axis, Value, field_of
 from study.blocks import Blocks
 from study.sections import Study
-from trainables.architectures.catalog import architecture_of
+from trainables.architectures.reshaping import architecture_of
 
 
 def n_combinations(study: Study) -> int:

@@ -9,7 +9,7 @@ from analysis import activations
 from analysis.activations import StagePair, gather_moments
 from analysis.probe import ProbeSet, load_probe
 from analysis.similarity import mean_cca, svcca
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
 from trainables.datasets.spec import DatasetSpec
 

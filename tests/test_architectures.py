@@ -13,16 +13,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trainables.architectures import timm_networks
-from trainables.architectures.catalog import (
-    ARCHITECTURES,
-    HEAD,
-    Stage,
-    architecture_of,
-    find_architecture,
-    normal_architecture,
-    published_name,
-)
+from trainables.architectures.architecture import HEAD, Stage
+from trainables.architectures.catalog import ARCHITECTURES, find_architecture, published_name
 from trainables.architectures.cbr import SHAPES
+from trainables.architectures.reshaping import architecture_of, normal_architecture
 from trainables.architectures.spec import ArchitectureSpec, SlimSpec
 from trainables.architectures.stages import Network, build_network
 from trainables.errors import SpecError

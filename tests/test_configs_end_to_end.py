@@ -19,7 +19,8 @@ from study.config import parse_study
 from study.plan import Plan, PlanEntry, State, make_plan
 from tests.miniatures import folders, tables
 from trainables import starting_point
-from trainables.architectures.catalog import ARCHITECTURES, architecture_of
+from trainables.architectures.catalog import ARCHITECTURES
+from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.architectures.stages import build_network
 from trainables.record import RecordReader, Store

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
 from trainables.freezing import freeze, learning_stages, set_training_mode
 from trainables.spec import TrainableSpec

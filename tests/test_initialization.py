@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
 from trainables.errors import WeightsError
 from trainables.gabor import gabor_bank

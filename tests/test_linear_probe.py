@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
 from trainables.datasets.loading import Dataset, load_dataset
 from trainables.datasets.spec import DatasetSpec

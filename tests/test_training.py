@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.conftest import tiny_trial
 from trainables import training as training_module
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network
 from trainables.architectures.stages import build_network as build
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint

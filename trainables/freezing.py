@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from trainables.architectures.catalog import HEAD
+from trainables.architectures.architecture import HEAD
 from trainables.architectures.stages import Network
 from trainables.spec import TrainableSpec
 

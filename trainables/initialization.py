@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from trainables.architectures.catalog import HEAD
+from trainables.architectures.architecture import HEAD
 from trainables.architectures.stages import Network
 from trainables.errors import WeightsError
 from trainables.gabor import SMALLEST_KERNEL_PX, gabor_bank

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import HEAD
+from trainables.architectures.architecture import HEAD
 from trainables.architectures.stages import Network
 from trainables.datasets.loading import Split
 from trainables.errors import SpecError

@@ -3,12 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from trainables.architectures.catalog import (
-    Architecture,
-    architecture_of,
-    normal_architecture,
-    published_name,
-)
+from trainables.architectures.architecture import Architecture
+from trainables.architectures.catalog import published_name
+from trainables.architectures.reshaping import architecture_of, normal_architecture
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.datasets.catalog import expected_task, normalize_dataset
 from trainables.datasets.spec import DatasetSpec

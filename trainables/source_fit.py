@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from trainables.architectures.catalog import HEAD
+from trainables.architectures.architecture import HEAD
 from trainables.architectures.stages import Network
 from trainables.errors import WeightsError
 

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from trainables.architectures.catalog import HEAD, architecture_of
+from trainables.architectures.architecture import HEAD
+from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.datasets.spec import DataPath, DatasetSpec
 from trainables.errors import SpecError, unknown_choice

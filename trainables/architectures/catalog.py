@@ -1,97 +1,19 @@
 """Every network a study can name: its stages, and where it is built.
 
 This table imports no torch, so a plan can be made without it (networks of timm are looked up in timm).
-A stage is an ordered, named part of a network. Its modules keep the names they have in the built network,
-so a checkpoint loads into the plain torchvision or timm network of the same name.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
-from typing import Literal
 
-from trainables.architectures.spec import ArchitectureSpec, SlimSpec
+from trainables.architectures.architecture import HEAD, Architecture, Stage
 from trainables.errors import SpecError, unknown_choice
 from trainables.plugins import plugins
 
 IMAGENET = "imagenet"
 DENSE_WIDTH = 4096  # of the dense layers of AlexNet and VGG
-HEAD = "head"
 _TIMM = "timm/"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One ordered part of a network.
-
-    Attributes:
-        name: what papers and figures call it (`conv1`, `block2`, `head`).
-        modules: dotted names of modules (or of single parameters) that belong to the stage.
-        probe: dotted name of the module whose output represents the stage.
-        is_channels_last: whether the last dimension of that output is the channels, as in networks of
-            tokens; otherwise the second one is.
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    probe: str
-    is_channels_last: bool = False
-
-    def holds(self, key: str) -> bool:
-        """Say whether an entry of a state dict belongs to the stage, by its name."""
-        return any(key == path or key.startswith(f"{path}.") for path in self.modules)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A catalog entry.
-
-    Attributes:
-        builder: `module:function`, called as `function(spec, n_outputs=…, channels=…)`; gives the network,
-            slimmed if the spec says so, but not truncated.
-        stages: from the input to the head; the last is always `head`. Empty for what is no network.
-        chain: the modules that follow each other from the input to the last stage, so that a truncated
-            network is the beginning of it. Empty where the network is no such chain.
-        widths: of the stages that can be slimmed, their channels.
-        smallest_px: least image side a trial may use. Padding keeps one position at any size, but below
-            this the last stages would have nothing but that one to look at.
-        smallest_px_with_auxiliary: the same where an auxiliary head takes part in the training.
-        is_fixed_size: whether `smallest_px` is the only image side it takes.
-        auxiliary_weight: of the loss of auxiliary heads; 0 where there are none.
-        dense_width: of the dense layers between the last stage and the outputs; 0 where there are none.
-        has_deep_head: whether the head has several layers with weights of another kind.
-        normalize: how the published weights expect pixels, as in `DatasetSpec.normalize`; None if in another
-            way.
-        published: names of weights that are published for it, the usual ones first.
-    """
-
-    builder: str
-    stages: tuple[Stage, ...]
-    chain: tuple[str, ...] = ()
-    widths: dict[str, int] = field(default_factory=dict)
-    smallest_px: int = 32
-    smallest_px_with_auxiliary: int = 0
-    is_fixed_size: bool = False
-    auxiliary_weight: float = 0.0
-    dense_width: int = 0
-    has_deep_head: bool = False
-    normalize: Literal["imagenet", "unit"] | None = "imagenet"
-    published: tuple[str, ...] = ()
-
-    @property
-    def backbone(self) -> tuple[str, ...]:
-        """Names of the stages that can be transfused: all but the head."""
-        return tuple(stage.name for stage in self.stages[:-1])
-
-    @property
-    def has_linear_head(self) -> bool:
-        """Whether the head is one linear layer, which a linear probe can take the place of."""
-        return not (self.dense_width or self.has_deep_head or self.auxiliary_weight)
-
-    @property
-    def is_network(self) -> bool:
-        """Whether it is a network; the trees that serve as baselines have no stages."""
-        return bool(self.stages)
 
 
 def _torchvision(entry: str, *members: str) -> tuple[str, ...]:
@@ -362,74 +284,6 @@ def _timm_architecture(name: str) -> Architecture:
 
 def _plugged_in() -> dict[str, Architecture]:
     return plugins("transfusion.architectures", Architecture, taken=frozenset(ARCHITECTURES))
-
-
-def architecture_of(spec: ArchitectureSpec) -> Architecture:
-    """Return the catalog entry of a network as the spec reshapes it: the stages it then has.
-
-    Raises:
-        SpecError: no such entry, or a change that it does not allow. The message starts with the field.
-    """
-    entry = find_architecture(spec.name)
-    if spec.head_width is not None and not entry.dense_width:
-        raise SpecError(
-            f"architecture.head_width must be left out for {spec.name}, which has no dense layers before its "
-            "outputs"
-        )
-    if spec.slim is not None:
-        _check_slim(spec.name, spec.slim, entry)
-    has_auxiliary = entry.auxiliary_weight > 0 and spec.auxiliary and spec.truncate_after is None
-    smallest_px = max(entry.smallest_px, entry.smallest_px_with_auxiliary if has_auxiliary else 0)
-    entry = replace(
-        entry, smallest_px=smallest_px, auxiliary_weight=entry.auxiliary_weight if has_auxiliary else 0.0
-    )
-    if spec.truncate_after is None:
-        is_without = find_architecture(spec.name).auxiliary_weight > 0 and not has_auxiliary
-        return replace(entry, stages=_without_auxiliary(entry.stages)) if is_without else entry
-    return _truncated(spec.name, spec.truncate_after, entry)
-
-
-def _without_auxiliary(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Leave out modules of a head that only an auxiliary head has; the first is the main one."""
-    return (*stages[:-1], replace(stages[-1], modules=stages[-1].modules[:1]))
-
-
-def _check_slim(name: str, slim: SlimSpec, entry: Architecture) -> None:
-    if not entry.widths:
-        able = ", ".join(known for known, other in ARCHITECTURES.items() if other.widths)
-        raise SpecError(f"architecture.slim is not known for {name}, only for {able}")
-    if slim.from_stage not in entry.widths:
-        raise SpecError(unknown_choice("architecture.slim.from_stage", slim.from_stage, entry.widths))
-    names = list(entry.widths)
-    for stage in names[names.index(slim.from_stage) :]:
-        if entry.widths[stage] % slim.factor:
-            raise SpecError(
-                f"architecture.slim.factor must divide the channels of every stage, got {slim.factor} for "
-                f"the {entry.widths[stage]} of {stage} ({name})"
-            )
-
-
-def _truncated(name: str, last: str, entry: Architecture) -> Architecture:
-    if not entry.chain:
-        raise SpecError(f"architecture.truncate_after is not known for {name}, whose modules are no chain")
-    if last not in entry.backbone:
-        raise SpecError(unknown_choice("architecture.truncate_after", last, entry.backbone))
-    kept = entry.stages[: entry.backbone.index(last) + 1]
-    return replace(entry, stages=(*kept, Stage(HEAD, (HEAD,), HEAD)), dense_width=0, has_deep_head=False)
-
-
-def normal_architecture(spec: ArchitectureSpec) -> ArchitectureSpec:
-    """Return the spec with every field that has no effect at its default."""
-    entry = find_architecture(spec.name)
-    has_no_effect = entry.auxiliary_weight == 0 or spec.truncate_after is not None
-    changes: dict[str, object] = {"auxiliary": True} if has_no_effect else {}
-    if spec.truncate_after is not None or spec.head_width == entry.dense_width:
-        changes["head_width"] = None
-    if spec.slim is not None and spec.truncate_after is not None:
-        names = entry.backbone
-        if names.index(spec.slim.from_stage) > names.index(spec.truncate_after):
-            changes["slim"] = None  # nothing of what is slimmed is left
-    return spec.model_copy(update=changes)
 
 
 def published_name(weights: str, architecture: str) -> str:

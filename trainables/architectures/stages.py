@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import HEAD, Stage, architecture_of
+from trainables.architectures.architecture import HEAD, Stage
+from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.architectures.truncation import TruncatedNetwork, kept_chain
 from trainables.errors import SpecError

@@ -15,7 +15,7 @@ from timm.data.constants import (
 )
 from torch import nn
 
-from trainables.architectures.catalog import HEAD, Architecture, Stage
+from trainables.architectures.architecture import HEAD, Architecture, Stage
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.errors import SpecError, suggestion
 

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from trainables.architectures.catalog import Stage
+from trainables.architectures.architecture import Stage
 
 PROBED_PX = 96
 

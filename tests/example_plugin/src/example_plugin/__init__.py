@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from trainables.architectures.catalog import Architecture, Stage
+from trainables.architectures.architecture import Architecture, Stage
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.datasets.packed import ImageArray
 from trainables.datasets.readers import Reader
