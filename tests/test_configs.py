@@ -33,6 +33,17 @@ def test_every_configuration_says_what_it_asks_and_what_it_needs(file: Path) -> 
     assert {"Question", "Command", "Data", "Time", "Expected"} <= set(words)
 
 
+def test_a_pretraining_is_one_training_for_all_studies_of_transfusion() -> None:
+    """What a source leaves unsaid it inherits from the trial, which differs from study to study."""
+    ids: dict[str, set[str]] = {}
+    for file in (ROOT / "configs" / "transfusion").glob("*.yaml"):
+        for entry in make_plan(load_study(file), []).entries:
+            if entry.trial.is_source:
+                ids.setdefault(entry.cell_label, set()).add(entry.trial_id)
+    assert ids["cbr_large_w · random · imagenet"]
+    assert {label for label, found in ids.items() if len(found) > 1} == set()
+
+
 def test_the_catalog_of_the_documents_names_every_entry() -> None:
     text = (ROOT / "docs" / "catalog.md").read_text()
     datasets = {name for name in DATASETS if not re.search("mnist", name)}
