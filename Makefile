@@ -20,7 +20,7 @@ demo: $(VENV)/ready  ## run the demo study and make its report (no data, no serv
 	$(BIN)/transfusion analyze demo
 
 test: $(VENV)/ready  ## the default tests, under 10 minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-configs: $(VENV)/ready  ## every configuration end to end, on miniatures of its data
 	$(BIN)/python -m pytest -m configs
