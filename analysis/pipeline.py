@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from analysis.comparisons import Settings, compare_networks, plan_comparisons
 from analysis.convergence import choose_thresholds, measure_convergence
 from analysis.load import load_histories, load_trials
-from analysis.report import write_report
-from analysis.report_contents import Results, build_report, build_tables
-from analysis.table_formats import write_table
-from analysis.tables import METRIC_NAMES, PlannedCell
+from analysis.networks.comparisons import Settings, compare_networks, plan_comparisons
+from analysis.report.contents import Results, build_report, build_tables
+from analysis.report.page import write_report
+from analysis.tables.formats import write_table
+from analysis.tables.inventory import PlannedCell
+from analysis.tables.table import METRIC_NAMES
 
 if TYPE_CHECKING:
     from trainables.record import RecordReader

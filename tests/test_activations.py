@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from analysis import activations
-from analysis.activations import StagePair, gather_moments
-from analysis.probe import ProbeSet, load_probe
-from analysis.similarity import mean_cca, svcca
+from analysis.networks.activations import StagePair, gather_moments
+from analysis.networks.probe import ProbeSet, load_probe
+from analysis.numerics.similarity import mean_cca, svcca
 from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
 from trainables.datasets.spec import DatasetSpec

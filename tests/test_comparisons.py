@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.comparisons import (
+from analysis.load import StudyTrials, load_trials
+from analysis.networks.comparisons import (
     BEFORE_AFTER,
     PRETRAINED_RANDOM,
     RANDOM_RANDOM,
@@ -15,7 +16,6 @@ from analysis.comparisons import (
     compare_networks,
     plan_comparisons,
 )
-from analysis.load import StudyTrials, load_trials
 from tests.fake_records import FakeReader, record_of, small_study, spec_of
 
 SETTINGS = Settings(probe_images=80, positions_per_image=4)

@@ -10,12 +10,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import figures, similarity_figures
-from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, SIMILARITY_COLUMNS, TOP_TWO
 from analysis.convergence import Threshold, measure_convergence
-from analysis.figure_style import line_styles, panels, set_panel_title, step_text
-from analysis.figures import draw_depth, draw_learning_curves
+from analysis.figures.similarity import draw_before_after, draw_pairs
+from analysis.figures.style import line_styles, panels, set_panel_title, step_text
+from analysis.figures.training import draw_depth, draw_learning_curves
 from analysis.load import StudyTrials, load_histories, load_trials
-from analysis.similarity_figures import draw_before_after, draw_pairs
+from analysis.networks.comparisons import (
+    BEFORE_AFTER,
+    PRETRAINED_RANDOM,
+    RANDOM_RANDOM,
+    SIMILARITY_COLUMNS,
+    TOP_TWO,
+)
 from tests.fake_records import FakeReader, record_of, small_study, spec_of
 
 STAGES = {"cbr_tiny": ("conv1", "conv2", "conv3", "conv4")}

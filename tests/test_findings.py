@@ -2,15 +2,15 @@ import math
 
 import pandas as pd
 
-from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
-from analysis.findings import (
+from analysis.load import load_trials
+from analysis.networks.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
+from analysis.report.findings import (
     change_finding,
     find,
     performance_finding,
     similarity_finding,
     speed_finding,
 )
-from analysis.load import load_trials
 from tests.fake_records import FakeReader, record_of, spec_of
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.moments import IncomparableError, Moments
+from analysis.numerics.moments import IncomparableError, Moments
 
 
 def gathered(x: torch.Tensor, y: torch.Tensor, *, batch: int) -> Moments:

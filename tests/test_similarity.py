@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.moments import IncomparableError, Moments
-from analysis.similarity import (
+from analysis.numerics.moments import IncomparableError, Moments
+from analysis.numerics.similarity import (
     MEASURES,
     linear_cka,
     mean_cca,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.statistics import paired_difference, summarize
+from analysis.numerics.statistics import paired_difference, summarize
 
 
 def test_summary_agrees_with_a_worked_example():

@@ -5,19 +5,15 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from analysis.comparisons import SIMILARITY_COLUMNS
 from analysis.convergence import Threshold, measure_convergence
 from analysis.load import load_histories, load_trials
-from analysis.table_formats import is_numeric, latex, markdown, write_table
-from analysis.tables import (
-    Table,
-    class_table,
-    convergence_table,
-    missing_table,
-    performance_table,
-    similarity_table,
-    sources_table,
-)
+from analysis.networks.comparisons import SIMILARITY_COLUMNS
+from analysis.tables.convergence import convergence_table
+from analysis.tables.formats import is_numeric, latex, markdown, write_table
+from analysis.tables.inventory import missing_table, sources_table
+from analysis.tables.performance import class_table, performance_table
+from analysis.tables.similarity import similarity_table
+from analysis.tables.table import Table
 from tests.fake_records import FakeReader, record_of, small_study, spec_of
 
 

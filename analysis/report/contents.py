@@ -8,27 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.comparisons import Settings
 from analysis.convergence import Threshold
-from analysis.figure_style import DrawnFigure
-from analysis.figures import draw_depth, draw_learning_curves
-from analysis.findings import find
+from analysis.figures.similarity import draw_before_after, draw_pairs
+from analysis.figures.style import DrawnFigure
+from analysis.figures.training import draw_depth, draw_learning_curves
 from analysis.load import StudyTrials
-from analysis.report import Report, Section
-from analysis.similarity_figures import draw_before_after, draw_pairs
-from analysis.tables import (
-    CLASS_METRICS,
-    MEASURE_NAMES,
-    METRIC_NAMES,
-    PlannedCell,
-    Table,
-    class_table,
-    convergence_table,
-    missing_table,
-    performance_table,
-    similarity_table,
-    sources_table,
-)
+from analysis.networks.comparisons import Settings
+from analysis.report.findings import find
+from analysis.report.page import Report, Section
+from analysis.tables.convergence import convergence_table
+from analysis.tables.inventory import PlannedCell, missing_table, sources_table
+from analysis.tables.performance import class_table, performance_table
+from analysis.tables.similarity import similarity_table
+from analysis.tables.table import CLASS_METRICS, MEASURE_NAMES, METRIC_NAMES, Table
 from trainables.architectures.reshaping import architecture_of
 from trainables.record import changed_datasets
 

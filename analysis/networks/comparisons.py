@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from analysis.activations import StagePair, gather_moments
 from analysis.load import FULL_TRAINING, StudyTrials
-from analysis.moments import IncomparableError
-from analysis.probe import ProbeSet, load_probe
-from analysis.similarity import MEASURES
+from analysis.networks.activations import StagePair, gather_moments
+from analysis.networks.probe import ProbeSet, load_probe
+from analysis.numerics.moments import IncomparableError
+from analysis.numerics.similarity import MEASURES
 from trainables.architectures.stages import Network, build_network
 from trainables.errors import CheckpointError, DataError, SpecError
 

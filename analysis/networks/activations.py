@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.moments import Moments
-from analysis.probe import ProbeSet
+from analysis.networks.probe import ProbeSet
+from analysis.numerics.moments import Moments
 from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network
 

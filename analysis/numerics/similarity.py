@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from analysis.moments import IncomparableError, Moments
+from analysis.numerics.moments import IncomparableError, Moments
 
 RANK_TOLERANCE = 1e-10
 """Directions with less than this share of the largest direction's variance count as absent: float32

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
-from analysis.figure_style import (
+from analysis.figures.style import (
     DrawnFigure,
     LineStyle,
     line_styles,
@@ -17,7 +16,8 @@ from analysis.figure_style import (
     set_panel_title,
     shared_legend,
 )
-from analysis.tables import MEASURE_NAMES
+from analysis.networks.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
+from analysis.tables.table import MEASURE_NAMES
 
 
 def draw_before_after(

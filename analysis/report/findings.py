@@ -5,16 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
-from analysis.statistics import Summary, paired_difference, summarize
-from analysis.tables import (
-    MEASURE_NAMES,
-    METRIC_NAMES,
-    baseline_rows,
-    by_seed,
-    mean_and_sd,
-    signed,
-)
+from analysis.networks.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
+from analysis.numerics.statistics import Summary, paired_difference, summarize
+from analysis.tables.cells import baseline_rows, by_seed
+from analysis.tables.table import MEASURE_NAMES, METRIC_NAMES, mean_and_sd, signed
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.tables import Table
+from analysis.tables.table import Table
 
 # What pdflatex cannot set from UTF-8 text, or reads as a command.
 _LATEX = {

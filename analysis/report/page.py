@@ -7,10 +7,10 @@ from pathlib import Path
 
 import jinja2
 
-from analysis.figure_style import DrawnFigure
-from analysis.findings import Finding
-from analysis.table_formats import is_numeric
-from analysis.tables import Table
+from analysis.figures.style import DrawnFigure
+from analysis.report.findings import Finding
+from analysis.tables.formats import is_numeric
+from analysis.tables.table import Table
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.convergence import Arrival, Threshold, kaplan_meier_median
-from analysis.figure_style import (
+from analysis.figures.style import (
     DrawnFigure,
     LineStyle,
     line_styles,
@@ -19,8 +19,8 @@ from analysis.figure_style import (
     set_panel_title,
     shared_legend,
 )
-from analysis.statistics import summarize
-from analysis.tables import METRIC_NAMES
+from analysis.numerics.statistics import summarize
+from analysis.tables.table import METRIC_NAMES
 
 
 def draw_learning_curves(
