@@ -4,40 +4,27 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported. People see the study's own display, not Ray's.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's snapshots are never restored from.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_THRESHOLD_S": "60",
-    # Tune's own handler ends the run without waiting for the trials to commit.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
+# First, because it sets what Ray reads when it is imported.
+from study.cluster import ray_session  # isort: split
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
+import ray
+from ray import tune
 
-from study.config import Study  # noqa: E402
-from study.plan import Plan, PlanEntry, State, make_plan, plan_rows  # noqa: E402
-from study.progress import StudyDisplay  # noqa: E402
-from study.search import DagSearcher  # noqa: E402
-from study.stopping import StopRequest  # noqa: E402
-from study.tracking import adopt_finished, mark_failed, open_study_run  # noqa: E402
-from trainables.datasets.loading import check_dataset_is_there  # noqa: E402
-from trainables.errors import TrackingError, UserError  # noqa: E402
-from trainables.record import RecordReader, Store  # noqa: E402
-from trainables.spec import RunOptions  # noqa: E402
-from trainables.tune_trainable import TransfusionTrainable  # noqa: E402
+from study.config import Study
+from study.plan import Plan, PlanEntry, State, make_plan, plan_rows
+from study.progress import StudyDisplay
+from study.search import DagSearcher
+from study.stopping import StopRequest
+from study.tracking import adopt_finished, mark_failed, open_study_run
+from trainables.datasets.loading import check_dataset_is_there
+from trainables.errors import TrackingError, UserError
+from trainables.record import RecordReader, Store
+from trainables.spec import RunOptions
+from trainables.tune_trainable import TransfusionTrainable
 
 # A lost worker is told in one line by the display; Ray would add its traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -94,12 +81,21 @@ def run_study(study: Study, *, store: Store, display: StudyDisplay, keep_failed:
         status = "KILLED" if was_interrupted else "FINISHED"
         after = make_plan(study, reader.trials())
         run.log_outcome(plan_rows(after, searcher.not_run))
+        _share_records(reader, study.name, display)
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
         run.end(status)
     return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
+
+
+def _share_records(reader: RecordReader, study: str, display: StudyDisplay) -> None:
+    """Store the records with the study, so that other machines need not read them run by run."""
+    try:
+        reader.share(study)
+    except TrackingError as error:
+        display.note([f"the records were not shared, so reading them will take longer: {error}"])
 
 
 def _run_open_trials(
@@ -109,7 +105,7 @@ def _run_open_trials(
     if all(entry.state == State.DONE for entry in plan.entries):
         return False
     _check_data(plan)
-    with _ray(), display.showing(plan, searcher):
+    with ray_session(), display.showing(plan, searcher):
         _check_resources(plan)
         _check_store_is_shared(store)
         display.note(_unused_gpus(plan))
@@ -208,30 +204,6 @@ def _wait_until_left(searcher: DagSearcher, store: Store) -> None:
 def _n_pending() -> int:
     # For a custom searcher Tune keeps one trial pending unless told otherwise, and slots run dry.
     return max(8, 2 * int(ray.cluster_resources().get("CPU", 1)))
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """Join the cluster named by RAY_ADDRESS, or start Ray here for the time of the run."""
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError) as error:
-        if not address:
-            raise
-        raise UserError(
-            f"cannot join the Ray cluster at RAY_ADDRESS={address}: {error}; start it, use "
-            "RAY_ADDRESS=auto on one of its nodes, and give both the same RAY_AUTH_MODE; "
-            "or unset RAY_ADDRESS to run here"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class _Stopper(tune.Stopper):

@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from study.cli import main
+from study.cluster import ray_session
 from study.config import parse_study
 from study.plan import Plan, make_plan
-from study.runner import _check_resources, _check_store_is_shared, _config, _ray, _unused_gpus
+from study.runner import _check_resources, _check_store_is_shared, _config, _unused_gpus
 from study.stopping import StopRequest
 from trainables.errors import UserError
 from trainables.record import RecordReader, Store
@@ -119,8 +120,8 @@ def test_a_cluster_that_cannot_be_joined_is_named(monkeypatch: pytest.MonkeyPatc
     def refuse(**_: object) -> None:
         raise ConnectionError("Failed to connect to Ray cluster")
 
-    monkeypatch.setattr("study.runner.ray.init", refuse)
+    monkeypatch.setattr("study.cluster.ray.init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     words = r"cannot join the Ray cluster at RAY_ADDRESS=10.0.0.1:6379: .*same RAY_AUTH_MODE; or unset"
-    with pytest.raises(UserError, match=words), _ray():
+    with pytest.raises(UserError, match=words), ray_session():
         pass

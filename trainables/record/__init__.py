@@ -5,7 +5,8 @@ experiment, so that a trial two studies share is one run, and the UI can group b
 """
 
 from trainables.record import names
-from trainables.record.reader import CheckpointRef, RecordReader, TrialRecord, changed_datasets
+from trainables.record.pointers import CheckpointRef
+from trainables.record.reader import RecordReader, TrialRecord, changed_datasets
 from trainables.record.store import Store, default_tracking_uri, open_store, persistently
 from trainables.record.writer import TrialWriter
 

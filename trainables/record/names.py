@@ -24,8 +24,9 @@ HOST = "host"
 DEVICE = "device"
 DATASET_DIGEST = "dataset_digest"
 
-# Tag of a study's run
+# Tag and artifacts of a study's run
 STUDY = "study"
+RECORDS = "records"
 
 # Artifacts of a trial's run
 CHECKPOINTS = "checkpoints"

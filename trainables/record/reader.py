@@ -1,37 +1,25 @@
 """The reading side: what MLflow holds of a study's trials, as plain data."""
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pandas as pd
-from mlflow.entities import Run
 from torch import Tensor
 
 from trainables.checkpoints import read_checkpoint
-from trainables.errors import CheckpointError, SpecError, TrackingError
+from trainables.errors import CheckpointError, SpecError, TrackingError, suggestion
 from trainables.record import names
-from trainables.record.store import Store, canonical, open_store
+from trainables.record.library import RunLibrary
+from trainables.record.pointers import CheckpointRef, checkpoint_refs, state_ref
+from trainables.record.runs import StoredRun, canonical, tag_query
+from trainables.record.store import Store, open_store
 from trainables.spec import SPEC_VERSION, DatasetSpec, TrialSpec, parse_trial
 
-
-@dataclass(frozen=True)
-class CheckpointRef:
-    """Where weights lie, and how to know that they are whole.
-
-    Attributes:
-        name: `initial`, `best`, `final`, or `step-000100` of a series.
-        path: the artifact path within the run.
-        sha256: of the file, in hex.
-        step: optimizer steps taken.
-    """
-
-    name: str
-    path: str
-    sha256: str
-    step: int
-    n_bytes: int
+_SEED_LAST = re.compile(r'(.*), "seed": (0|[1-9][0-9]*)\}', re.DOTALL)
+SEED_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -73,11 +61,19 @@ class _OtherVersionError(TrackingError):
 
 
 class RecordReader:
-    """Reads trials from a store."""
+    """Reads trials from a store.
+
+    Many finished trials are read from an archive, which is checked first (`trainables.record.library`).
+
+    Attributes:
+        notices: what could not be read, for people.
+    """
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store or open_store()
         self.notices: list[str] = []
+        self._library = RunLibrary(self.store)
+        self._specs: dict[str, TrialSpec] = {}
 
     def trials(self, study: str | None = None) -> list[TrialRecord]:
         """Return the trials of a study, or of all studies, oldest first.
@@ -85,38 +81,102 @@ class RecordReader:
         A run whose spec cannot be read is left out and noted in `notices`, so that one damaged run does
         not hide the others; running its trial mends it.
         """
-        of_study = [(names.STUDY_PREFIX + study, "yes")] if study is not None else []
-        by_trial: dict[str, list[Run]] = {}
-        for run in self.store.search(names.KIND, names.TRIAL_KIND, *of_study):
-            by_trial.setdefault(run.data.tags.get(names.TRIAL_ID, run.info.run_id), []).append(run)
+        by_trial: dict[str, list[StoredRun]] = {}
+        for run in self._library.runs(study):
+            by_trial.setdefault(run.tags.get(names.TRIAL_ID, run.run_id), []).append(run)
         records, n_other_versions = [], 0
         for runs in by_trial.values():
+            counting = canonical(runs)
             try:
-                records.append(self._record(canonical(runs)))
+                records.append(self._record(counting))
             except _OtherVersionError:
                 n_other_versions += 1
             except (TrackingError, CheckpointError) as error:
+                # Whoever mends it by hand wants to see that it is mended.
+                self._library.forget(counting.run_id)
                 self.notices.append(str(error))
         if n_other_versions:
             self.notices.append(
                 f"{n_other_versions} runs were written by another version of this program, which described "
                 f"trials differently (this is version {SPEC_VERSION} of the description); they are left out"
             )
+        self._save()
         return records
 
     def trial(self, trial_id: str) -> TrialRecord | None:
         """Return one trial by its id, or None."""
-        found = self.store.search(names.TRIAL_ID, trial_id)
+        found = [StoredRun.of(run) for run in self.store.search(names.TRIAL_ID, trial_id)]
         return self._record(canonical(found)) if found else None
+
+    def find(self, name: str) -> TrialRecord:
+        """Return the trial that people name by a run id, a trial id or the name of a run.
+
+        Raises:
+            TrackingError: no trial is called that, or several are.
+        """
+        of_kind = (names.KIND, names.TRIAL_KIND)
+        found = self.store.search(*of_kind, (names.TRIAL_ID, name))
+        found = found or self.store.search(*of_kind, (names.RUN_NAME, name))
+        if not found and name.isalnum():
+            query = f"{tag_query(of_kind)} and attributes.run_id = '{name}'"
+            found = self.store.runs(query)
+        by_trial: dict[str, list[StoredRun]] = {}
+        for run in map(StoredRun.of, found):
+            by_trial.setdefault(run.tags.get(names.TRIAL_ID, run.run_id), []).append(run)
+        if len(by_trial) == 1:
+            return self._record(canonical(*by_trial.values()))
+        if by_trial:
+            ids = ", ".join(sorted(canonical(runs).run_id for runs in by_trial.values()))
+            raise TrackingError(
+                f"{name!r} is the name of {len(by_trial)} trials; give one of their run ids: {ids}"
+            )
+        known = [record.spec.label for record in self.trials()]
+        raise TrackingError(
+            f"no trial {name!r} in {self.store.display_uri}, which holds {len(known)}; "
+            f"give a run id, a trial id or the name of a run{suggestion(name, known)}"
+        )
 
     def history(self, record: TrialRecord, metric: str) -> pd.DataFrame:
         """Return a metric over training: columns `step` and `value`, one row a step, ascending."""
-        points = self.store.client.get_metric_history(record.run_id, metric)
-        by_step = {point.step: point.value for point in points}
-        steps = sorted(by_step)
-        return pd.DataFrame({"step": steps, "value": [by_step[step] for step in steps]}).astype(
-            {"step": int, "value": float}
-        )
+        return self.histories([record], [metric])[["step", "value"]]
+
+    def histories(self, records: Iterable[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
+        """Return metrics over training: columns trial_id, metric, step and value.
+
+        Rows come in the order of the records, then of the metrics, then by step, one row a step. A metric
+        that a trial did not log has no rows.
+        """
+        by_run = {record.run_id: record for record in records}
+        live = {run_id for run_id, record in by_run.items() if record.status != "finished"}
+        points = self._library.points(list(by_run), metrics, live=live)
+        self._save()
+        runs, kinds = _positions(points["run_id"], list(by_run)), _positions(points["metric"], metrics)
+        order = np.lexsort((points["step"], kinds, runs))
+        trial_ids = np.array([record.trial_id for record in by_run.values()], dtype=object)
+        columns = {
+            "trial_id": trial_ids[runs[order]],
+            "metric": np.array(metrics, dtype=object)[kinds[order]],
+            "step": points["step"].to_numpy()[order],
+            "value": points["value"].to_numpy()[order],
+        }
+        return pd.DataFrame(columns)
+
+    def share(self, study: str, metrics: Sequence[str] | None = None) -> None:
+        """Store what is read of the finished trials with the run of their study, for other machines.
+
+        Args:
+            metrics: whose points over training are stored; None takes all of the training and validation
+                splits.
+
+        Raises:
+            TrackingError: the store cannot be used.
+        """
+        records = [record for record in self.trials(study) if record.status == "finished"]
+        if metrics is None:
+            logged = {metric for record in records for metric in record.metrics}
+            metrics = sorted(metric for metric in logged if metric.startswith(("train_", "val_")))
+        self.histories(records, metrics)
+        self._library.share(study)
 
     def weights(self, record: TrialRecord, checkpoint: str) -> dict[str, Tensor]:
         """Return the weights of a checkpoint, its digest checked.
@@ -146,44 +206,69 @@ class RecordReader:
         with self.store.artifact(record.run_id, f"{names.PREDICTIONS}/{split}.parquet") as file:
             return pd.read_parquet(file)
 
-    def _record(self, run: Run) -> TrialRecord:
-        tags, info = run.data.tags, run.info
+    def _save(self) -> None:
+        self._library.save()
+        self.notices += self._library.notices
+        self._library.notices.clear()
+
+    def _record(self, run: StoredRun) -> TrialRecord:
+        tags = run.tags
         return TrialRecord(
-            run_id=info.run_id,
+            run_id=run.run_id,
             trial_id=tags[names.TRIAL_ID],
             cell_id=tags.get(names.CELL_ID, ""),
             spec=self._spec(run),
-            status=names.STATUS_WORDS[info.status],
+            status=names.STATUS_WORDS[run.status],
             cause=tags.get(names.CAUSE) or None,
-            metrics=run.data.metrics,
+            metrics=run.metrics,
             checkpoints=checkpoint_refs(tags),
-            state=state_ref(tags) if info.status != "FINISHED" else None,
+            state=state_ref(tags) if run.status != "FINISHED" else None,
             dataset_digest=tags.get(names.DATASET_DIGEST),
             studies=frozenset(
                 tag.removeprefix(names.STUDY_PREFIX) for tag in tags if tag.startswith(names.STUDY_PREFIX)
             ),
-            seconds=(info.end_time - info.start_time) / 1000 if info.end_time else float("nan"),
+            seconds=(run.end_time - run.start_time) / 1000 if run.end_time else float("nan"),
         )
 
-    def _spec(self, run: Run) -> TrialSpec:
-        text = run.data.tags.get(names.SPEC)
+    def _spec(self, run: StoredRun) -> TrialSpec:
+        text = run.tags.get(names.SPEC)
         if text is None:
-            with self.store.artifact(run.info.run_id, names.SPEC_FILE) as file:
+            with self.store.artifact(run.run_id, names.SPEC_FILE) as file:
                 text = file.read_text()
-        try:
-            content = json.loads(text)
-            if isinstance(content, dict) and content.get("spec_version", SPEC_VERSION) != SPEC_VERSION:
-                raise _OtherVersionError(
-                    f"run {run.info.run_id}: its spec has version {content['spec_version']}, this program "
-                    f"has {SPEC_VERSION}; use the program that wrote it, or delete the run"
-                )
-            return parse_trial(content)
-        except (SpecError, ValueError) as error:
-            mistakes = "; ".join(str(error).splitlines())
-            raise TrackingError(
-                f"run {run.info.run_id}: its tag {names.SPEC!r} is not the spec of a trial ({mistakes}): "
-                "it was edited by hand or written by another version; restore the tag, or delete the run"
-            ) from None
+            self._library.complete(run.run_id, names.SPEC, text)
+        # Of trials that differ in their seed alone, which is written last, the first is parsed.
+        found = _SEED_LAST.fullmatch(text)
+        head, seed = found.groups() if found else ("", "")
+        if head in self._specs and int(seed) < SEED_LIMIT:
+            return self._specs[head].model_copy(update={"seed": int(seed)})
+        spec = _parsed(text, run.run_id)
+        if head:
+            self._specs[head] = spec
+        return spec
+
+
+def _parsed(text: str, run_id: str) -> TrialSpec:
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict) and content.get("spec_version", SPEC_VERSION) != SPEC_VERSION:
+            raise _OtherVersionError(
+                f"run {run_id}: its spec has version {content['spec_version']}, this program "
+                f"has {SPEC_VERSION}; use the program that wrote it, or delete the run"
+            )
+        return parse_trial(content)
+    except (SpecError, ValueError) as error:
+        mistakes = "; ".join(str(error).splitlines())
+        raise TrackingError(
+            f"run {run_id}: its tag {names.SPEC!r} is not the spec of a trial ({mistakes}): "
+            "it was edited by hand or written by another version; restore the tag, or delete the run"
+        ) from None
+
+
+def _positions(column: pd.Series, wanted: Sequence[str]) -> np.ndarray:
+    """Return the place among `wanted` of each value of a categorical column, all of which are wanted."""
+    places = {name: place for place, name in enumerate(wanted)}
+    of_category = np.array([places.get(name, -1) for name in column.cat.categories], dtype=int)
+    return of_category[column.cat.codes.to_numpy()]
 
 
 def changed_datasets(records: Iterable[TrialRecord]) -> list[str]:
@@ -202,27 +287,3 @@ def changed_datasets(records: Iterable[TrialRecord]) -> list[str]:
         for dataset, found in digests.items()
         if len(found) > 1
     ]
-
-
-def checkpoint_refs(tags: Mapping[str, str]) -> dict[str, CheckpointRef]:
-    """Return the committed checkpoints that a run's tags point to, by name; an unreadable tag is none."""
-    pointers = [
-        parse_pointer(value) for tag, value in tags.items() if tag.startswith(names.CHECKPOINT_PREFIX)
-    ]
-    refs = [ref for ref in pointers if ref is not None]
-    return {ref.name: ref for ref in sorted(refs, key=lambda ref: ref.step)}
-
-
-def state_ref(tags: Mapping[str, str]) -> CheckpointRef | None:
-    """Return the committed resumable state that a run's tags point to."""
-    return parse_pointer(tags.get(names.STATE, ""))
-
-
-def parse_pointer(text: str) -> CheckpointRef | None:
-    """Read a pointer tag; None if somebody has edited it into something else."""
-    try:
-        content: dict[str, Any] = json.loads(text)
-        ref = CheckpointRef(**content)
-    except (ValueError, TypeError):
-        return None
-    return ref if isinstance(ref.step, int) and isinstance(ref.path, str) else None

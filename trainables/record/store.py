@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from trainables.errors import CheckpointError, TrackingError  # noqa: E402
 from trainables.record import names  # noqa: E402
+from trainables.record.runs import canonical, tag_query  # noqa: E402
 
 # Nobody needs to read that an SQLite file was made.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -137,6 +138,15 @@ class Store:
         """The address without a password."""
         return _without_password(self.uri)
 
+    def run_address(self, *, local_port: int) -> str:
+        """Return the address of a run's page in MLflow's UI, with `{run_id}` in the place of its id.
+
+        Args:
+            local_port: where the UI of a store that is no server is shown, on this machine.
+        """
+        base = self.display_uri if self.uri.startswith("http") else f"http://127.0.0.1:{local_port}"
+        return f"{base.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{{run_id}}"
+
     @property
     def is_local_file(self) -> bool:
         """Whether the store is a file, which processes on other machines do not see."""
@@ -148,10 +158,15 @@ class Store:
         Raises:
             TrackingError: the store cannot be used.
         """
-        wanted = ((tag, value), *more)
-        if any("'" in text or "`" in text for pair in wanted for text in pair):
-            return []  # no tag of ours has such a value, and MLflow's filters cannot quote it
-        query = " and ".join(f"tags.`{key}` = '{text}'" for key, text in wanted)
+        query = tag_query((tag, value), *more)
+        return self.runs(query) if query is not None else []
+
+    def runs(self, query: str) -> list[Run]:
+        """Return all active runs that a filter of MLflow lets through, the oldest first.
+
+        Raises:
+            TrackingError: the store cannot be used, or does not understand the filter.
+        """
         return persistently("searching MLflow", lambda: list(self._pages(query)))
 
     def _pages(self, query: str) -> Iterator[Run]:
@@ -198,11 +213,6 @@ class Store:
         run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
         with tempfile.TemporaryDirectory() as folder:
             yield self.artifacts(run).download(path, folder)
-
-
-def canonical(runs: Iterable[Run]) -> Run:
-    """Of several runs of one trial, return the one that counts: a finished one first, then the oldest."""
-    return min(runs, key=lambda run: (run.info.status != "FINISHED", run.info.start_time, run.info.run_id))
 
 
 def open_store(uri: str | None = None, *, experiment: str | None = None) -> Store:

@@ -28,8 +28,9 @@ from trainables.errors import CheckpointError, DataError, StaleAttemptError
 from trainables.identity import cell_id, flatten, trial_id
 from trainables.record import names
 from trainables.record.environment import Environment
-from trainables.record.reader import CheckpointRef, checkpoint_refs, state_ref
-from trainables.record.store import Artifacts, Store, canonical, persistently
+from trainables.record.pointers import CheckpointRef, checkpoint_refs, state_ref
+from trainables.record.runs import canonical
+from trainables.record.store import Artifacts, Store, persistently
 from trainables.spec import TrialSpec
 
 FLUSH_EVERY_S = 5.0
