@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.numerics.moments import IncomparableError, Moments
+from analysis.numerics import moments as moments_module
+from analysis.numerics.moments import IncomparableError, JointMoments, Moments
 
 
 def gathered(x: torch.Tensor, y: torch.Tensor, *, batch: int) -> Moments:
@@ -107,3 +108,85 @@ def test_the_spectrum_follows_every_batch(pair):
             (moments.cyy, moments.spectrum_y),
         ):
             torch.testing.assert_close(vectors @ torch.diag(variances) @ vectors.T, covariance)
+
+
+@pytest.mark.parametrize("width", [1, 4, 5])
+def test_blocks_and_long_batches_change_nothing(pair, width, monkeypatch):
+    x, y = pair
+    whole = gathered(x, y, batch=203)
+    monkeypatch.setattr(moments_module, "BLOCK_UNITS", width)
+    monkeypatch.setattr(moments_module, "ROWS_AT_ONCE", 31)
+    parts = gathered(x, y, batch=203)
+    torch.testing.assert_close(parts.cxx, whole.cxx, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.cyy, whole.cyy, rtol=0, atol=1e-12)
+    assert torch.equal(parts.cxx, parts.cxx.T)
+
+
+def test_batches_that_drift_far_apart_cost_no_precision(pair):
+    x, y = pair
+    drift = torch.linspace(-1e3, 1e3, 203, dtype=torch.float64)[:, None]
+    moments = gathered(x + drift, y, batch=10)
+    np.testing.assert_allclose(moments.cxx, np.cov((x + drift).numpy(), rowvar=False), rtol=1e-12)
+
+
+def test_values_that_overflow_are_refused(pair):
+    x, y = pair
+    moments = gathered(x * 1e200, y, batch=50)
+    with pytest.raises(IncomparableError, match="activations must be finite"):
+        _ = moments.cxx
+
+
+@pytest.fixture
+def stages() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        key: torch.randn(90, units, generator=generator, dtype=torch.float64) + units
+        for key, units in (("a", 5), ("b", 3), ("c", 4))
+    }
+
+
+PAIRS = [("a", "b"), ("a", "c"), ("c", "b"), ("b", "a"), ("a", "a")]
+
+
+def jointly(stages: dict[str, torch.Tensor], *, batch: int = 40) -> JointMoments:
+    joint = JointMoments(PAIRS)
+    for start in range(0, 90, batch):
+        joint.update({key: rows[start : start + batch] for key, rows in stages.items()})
+    return joint
+
+
+@pytest.mark.parametrize(("key_x", "key_y"), [*PAIRS, ("c", "a")])
+def test_joint_moments_are_those_of_each_pair_alone(stages, key_x, key_y):
+    alone = gathered(stages[key_x], stages[key_y], batch=90)
+    together = jointly(stages).of(key_x, key_y)
+    assert together.n == alone.n
+    for part in ("mean_x", "mean_y", "cxx", "cyy", "cxy"):
+        torch.testing.assert_close(getattr(together, part), getattr(alone, part), rtol=0, atol=1e-12)
+
+
+def test_pairs_share_what_is_derived_from_a_side(stages):
+    joint = jointly(stages)
+    assert joint.of("a", "b").spectrum_x[1] is joint.of("c", "a").spectrum_y[1]
+    assert joint.of("a", "b").x.whitening is joint.of("a", "a").y.whitening
+
+
+def test_a_view_follows_later_batches(stages):
+    joint = jointly(stages)
+    view = joint.of("a", "b")
+    before = view.spectrum_x[0]
+    joint.update({key: 2 * rows for key, rows in stages.items()})
+    assert view.n == 180
+    assert not torch.equal(view.spectrum_x[0], before)
+
+
+def test_one_pair_of_several_cannot_be_updated_alone(stages):
+    view = jointly(stages).of("a", "b")
+    with pytest.raises(ValueError, match=r"need rows of \['a', 'b', 'c'\] together, got \['a', 'b'\]"):
+        view.update(stages["a"], stages["b"])
+
+
+def test_a_pair_that_was_not_asked_for_is_refused(stages):
+    joint = JointMoments([("a", "b"), ("a", "c")])
+    joint.update(stages)
+    with pytest.raises(ValueError, match=r"moments of \('b', 'c'\) are not gathered, only of \[\('a', 'b'\)"):
+        joint.of("b", "c")

@@ -1,4 +1,4 @@
-"""Similarity measures: what they ignore, what they equal, and what other implementations get wrong."""
+"""Similarity measures: what they ignore, what they equal, and what they refuse."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ import torch
 from analysis.numerics.moments import IncomparableError, Moments
 from analysis.numerics.similarity import (
     MEASURES,
-    linear_cka,
     mean_cca,
-    noise_floor,
+    procrustes,
+    pwcca,
     svcca,
 )
 
@@ -31,10 +31,10 @@ def rotation(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.linalg.qr(rng.normal(size=(size, size)))[0]
 
 
-@pytest.fixture
-def related() -> tuple[np.ndarray, np.ndarray]:
+@pytest.fixture(params=[7, 8, 9], ids="seed {}".format)
+def related(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     """Two related sides of unequal width, with unequal variances and an offset."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(request.param)
     shared = rng.normal(size=(600, 6))
     x = shared @ rng.normal(size=(6, 12)) + 0.5 * rng.normal(size=(600, 12)) * np.linspace(0.2, 2, 12)
     y = shared @ rng.normal(size=(6, 8)) + 0.5 * rng.normal(size=(600, 8)) + 3
@@ -47,15 +47,24 @@ def reference(measure: str, x: np.ndarray, y: np.ndarray, fraction: float) -> fl
     if measure == "linear_cka":
         gram_x, gram_y = x @ x.T, y @ y.T
         return float((gram_x * gram_y).sum() / np.sqrt((gram_x**2).sum() * (gram_y**2).sum()))
+    if measure == "procrustes":
+        return float(np.linalg.norm(x.T @ y, "nuc") / (np.linalg.norm(x) * np.linalg.norm(y)))
     bases = []
     for side in (x, y):
         u, s, _ = np.linalg.svd(side, full_matrices=False)
         rank = int((s > 1e-5 * s[0]).sum())
-        if measure == "svcca":
-            shares = np.cumsum(s[:rank] ** 2) / (s[:rank] ** 2).sum()
-            rank = int(np.searchsorted(shares, fraction)) + 1
+        if measure.startswith("svcca"):
+            kept = s[:rank] ** (1 if measure == "svcca of singular values" else 2)
+            rank = int(np.searchsorted(np.cumsum(kept) / kept.sum(), fraction)) + 1
         bases.append(u[:, :rank])
-    return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).clip(0, 1).mean())
+    left, correlations, right = np.linalg.svd(bases[0].T @ bases[1], full_matrices=False)
+    if not measure.startswith("pwcca"):
+        return float(correlations.clip(0, 1).mean())
+    weighted = {}
+    for name, side, variates in (("x", x, bases[0] @ left), ("y", y, bases[1] @ right.T)):
+        weights = np.abs(variates.T @ side).sum(1)
+        weighted[name] = float(weights @ correlations / weights.sum())
+    return weighted[measure[-1]] if measure != "pwcca" else (weighted["x"] + weighted["y"]) / 2
 
 
 @pytest.mark.parametrize("measure", ALL)
@@ -63,6 +72,36 @@ def test_equals_an_svd_of_the_activations(measure, related):
     x, y = related
     assert value(measure, x, y) == pytest.approx(reference(measure, x, y, 0.9), abs=1e-8)
     assert 0.1 < value(measure, x, y) < 0.99
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_either_side_can_weigh_the_correlations(side, related):
+    result = pwcca(moments_of(*related), weighted_by=side)
+    assert result.value == pytest.approx(reference(f"pwcca by {side}", *related, 1.0), abs=1e-8)
+    assert result.value != pytest.approx(mean_cca(moments_of(*related)).value, abs=1e-3)
+    assert result.settings == {"weighted_by": side}
+
+
+@pytest.mark.parametrize("fraction", [0.6, 0.9, 1.0])
+def test_the_sum_of_singular_values_is_a_named_reading(fraction, related):
+    result = svcca(moments_of(*related), variance_fraction=fraction, reading="singular_values")
+    expected = reference("svcca of singular values", *related, fraction - 1e-12)
+    assert result.value == pytest.approx(expected, abs=1e-8)
+    assert result.settings == {"variance_fraction": fraction, "reading": "singular_values"}
+
+
+def test_the_procrustes_distance_is_that_of_the_best_rotation():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 300, 2))
+    y += x
+    unit_x, unit_y = ((side - side.mean(0)) / np.linalg.norm(side - side.mean(0)) for side in (x, y))
+    distances = []
+    for angle in np.linspace(0, 2 * np.pi, 20_001):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        distances += [
+            np.sum((unit_x @ turn @ mirror - unit_y) ** 2) for mirror in (np.eye(2), np.diag([1, -1]))
+        ]
+    assert 2 - 2 * procrustes(moments_of(x, y)).value == pytest.approx(min(distances), abs=1e-6)
 
 
 @pytest.mark.parametrize("measure", ALL)
@@ -90,6 +129,9 @@ def test_ignores_what_does_not_change_a_representation(measure, change, related)
         "scale": 1e-3 * x,
         "permutation": x[:, rng.permutation(12)],
     }[change]
+    if measure == "pwcca" and change == "rotation":
+        assert abs(value(measure, changed, y) - value(measure, x, y)) > 1e-5  # its weights are of units
+        return
     assert value(measure, changed, y) == pytest.approx(value(measure, x, y), abs=1e-8)
 
 
@@ -98,8 +140,19 @@ def test_only_cca_ignores_every_invertible_map(related):
     rng = np.random.default_rng(2)
     stretch = rotation(rng, 12) @ np.diag(np.geomspace(0.02, 5, 12)) @ rotation(rng, 12)
     assert value("mean_cca", x @ stretch, y) == pytest.approx(value("mean_cca", x, y), abs=1e-7)
-    for measure in ("svcca", "linear_cka"):
+    for measure in ("svcca", "linear_cka", "procrustes"):
         assert abs(value(measure, x @ stretch, y) - value(measure, x, y)) > 0.01
+
+
+def test_pwcca_ignores_every_invertible_map_of_the_side_that_does_not_weigh(related):
+    x, y = related
+    rng = np.random.default_rng(2)
+    stretch = rotation(rng, 12) @ np.diag(np.geomspace(0.02, 5, 12)) @ rotation(rng, 12)
+    plain, mapped = moments_of(x, y), moments_of(x @ stretch, y)
+    assert pwcca(mapped, weighted_by="y").value == pytest.approx(
+        pwcca(plain, weighted_by="y").value, abs=1e-7
+    )
+    assert abs(pwcca(mapped, weighted_by="x").value - pwcca(plain, weighted_by="x").value) > 1e-3
 
 
 @pytest.mark.parametrize("measure", ["mean_cca", "svcca"])
@@ -117,10 +170,12 @@ def test_dead_and_duplicated_units_change_no_correlation(measure, side, related)
     assert value(measure, *sides, fraction) == pytest.approx(plain, abs=1e-7)
 
 
-def test_a_dead_unit_does_not_change_cka(related):
+@pytest.mark.parametrize("measure", ["linear_cka", "procrustes", "pwcca"])
+def test_a_dead_unit_changes_nothing(measure, related):
     x, y = related
     padded = np.hstack([x, np.full((len(x), 1), -2.0)])
-    assert value("linear_cka", padded, y) == pytest.approx(value("linear_cka", x, y), abs=1e-10)
+    for sides, plain in (((padded, y), (x, y)), ((y, padded), (y, x))):
+        assert value(measure, *sides) == pytest.approx(value(measure, *plain), abs=1e-8)
 
 
 def test_averages_over_the_narrower_side(related):
@@ -142,21 +197,6 @@ def test_variance_means_squares_of_singular_values():
     assert (result.directions_x, result.directions_y) == (1, 1)
 
 
-def test_isotropic_data_keeps_all_directions():
-    # A cumulative sum that is compared with 0.99 x total variance instead of a fraction keeps 1 of 50.
-    x = 10 * np.random.default_rng(0).normal(size=(4000, 50))
-    assert svcca(moments_of(x, x), variance_fraction=0.99).directions_x == 50
-
-
-def test_the_mean_is_over_all_correlations_not_over_the_first_98_percent():
-    rng = np.random.default_rng(3)
-    shared = rng.normal(size=(5000, 4))
-    x = np.hstack([shared, rng.normal(size=(5000, 4))])
-    y = np.hstack([shared, rng.normal(size=(5000, 4))])
-    # Four correlations of 1 and four near the floor of about 0.02: the mean over all is just above 1/2.
-    assert value("mean_cca", x, y) == pytest.approx(0.51, abs=0.01)
-
-
 def test_independent_data_of_low_rank_is_not_inflated():
     rng = np.random.default_rng(4)
     x, y = (rng.normal(size=(1000, 5)) @ rng.normal(size=(5, 40)) for _ in range(2))
@@ -169,54 +209,6 @@ def test_independent_data_of_low_rank_is_not_inflated():
 def test_svcca_centres_first(offset, related):
     x, y = related
     assert value("svcca", x + offset, y) == pytest.approx(value("svcca", x, y), abs=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "cca", "cka"),
-    [
-        (1.1, 0.939, 0.487),
-        (2, 0.638, 0.328),
-        (5, 0.388, 0.166),
-        (10, 0.271, 0.091),
-        (20, 0.190, 0.048),
-        (50, 0.119, 0.020),
-    ],
-)
-def test_noise_floor_is_that_of_independent_gaussians(ratio, cca, cka):
-    """Against a table measured with another implementation, 64 units a side."""
-    n = round(64 * ratio)
-    assert noise_floor(n, 64, 64) == pytest.approx(cca, rel=0.05)
-    rng = np.random.default_rng(5)
-    x, y = rng.normal(size=(2, n, 64))
-    assert mean_cca(moments_of(x, y)).value == pytest.approx(cca, rel=0.05)
-    result = linear_cka(moments_of(x, y))
-    assert result.noise_floor == pytest.approx(cka, rel=0.05)
-    assert result.value == pytest.approx(cka, rel=0.05)
-
-
-def test_noise_floor_of_cka_is_the_mean_over_shuffled_rows(related):
-    x, y = (side[:60] - side[:60].mean(0) for side in related)
-    rng = np.random.default_rng(6)
-    norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    shuffled = [np.linalg.norm(x[rng.permutation(60)].T @ y) ** 2 / norms for _ in range(5000)]
-    assert linear_cka(moments_of(x, y)).noise_floor == pytest.approx(np.mean(shuffled), rel=0.03)
-
-
-@pytest.mark.parametrize(("directions_x", "directions_y"), [(1, 1), (3, 40), (40, 3)])
-def test_noise_floor_of_unequal_ranks_matches_drawn_data(directions_x, directions_y):
-    rng = np.random.default_rng(8)
-    drawn = [
-        reference("mean_cca", rng.normal(size=(150, directions_x)), rng.normal(size=(150, directions_y)), 1.0)
-        for _ in range(300)
-    ]
-    assert noise_floor(150, directions_x, directions_y) == pytest.approx(np.mean(drawn), rel=0.1)
-
-
-def test_noise_floor_is_reproducible():
-    assert noise_floor(300, 10, 20, seed=1) == noise_floor(300, 20, 10, seed=1)
-    noise_floor.cache_clear()
-    assert noise_floor(300, 10, 20, seed=1) == noise_floor(300, 10, 20, seed=1)
-    assert noise_floor(300, 10, 20, seed=1) != noise_floor(300, 10, 20, seed=2)
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.99])
@@ -235,13 +227,79 @@ def test_svcca_of_few_samples_is_allowed_where_few_directions_hold_the_variance(
     assert svcca(moments_of(signal, signal), variance_fraction=0.99).directions_x == 3
 
 
-def test_mean_cca_refuses_more_units_than_samples():
+@pytest.mark.parametrize(("measure", "name"), [(mean_cca, "mean CCA"), (pwcca, "PWCCA")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_cca_refuses_more_units_than_samples(measure, name, order):
     x = np.random.default_rng(0).normal(size=(100, 128))
+    sides = (x, x[:, :4])[::order]
     with pytest.raises(
         IncomparableError,
-        match="mean CCA needs more samples than units, got n_samples=100 and 128 and 4 units",
+        match=rf"{name} needs more samples than units, got n_samples=100 and (128 and 4|4 and 128) units; "
+        "use a larger probe set, or SVCCA",
     ):
-        mean_cca(moments_of(x, x[:, :4]))
+        measure(moments_of(*sides))
+
+
+@pytest.mark.parametrize("measure", ["linear_cka", "procrustes"])
+def test_the_others_need_no_more_samples_than_units(measure):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 50)), rng.normal(size=(30, 4))
+    result = MEASURES[measure](moments_of(x, y), 0.9)
+    assert (result.directions_x, result.directions_y) == (29, 4)
+    assert result.value == pytest.approx(reference(measure, x, y, 0.9), abs=1e-8)
+    assert result.value == pytest.approx(result.noise_floor, abs=0.1)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_unrelated_data_is_at_the_noise_floor(measure):
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=(400, 30)) @ np.diag(np.geomspace(1, 0.1, 30)) @ rotation(rng, 30)
+    y = rng.normal(size=(400, 20)) @ np.diag(np.geomspace(1, 0.3, 20)) @ rotation(rng, 20)
+    results = [MEASURES[measure](moments_of(x[rng.permutation(400)], y), 0.99) for _ in range(10)]
+    assert np.mean([result.value for result in results]) == pytest.approx(results[0].noise_floor, rel=0.04)
+
+
+@pytest.mark.parametrize("measure", ALL)
+def test_correlations_of_exactly_zero_are_not_rounded_up(measure):
+    # Columns of a Hadamard matrix: centred, orthogonal, and half of them are on both sides.
+    columns = np.ones((1, 1))
+    for _ in range(6):
+        columns = np.block([[columns, columns], [columns, -columns]])
+    x, y = columns[:, 1:9], columns[:, 5:13]
+    if measure != "pwcca":  # whose weights are of units
+        x = x @ rotation(np.random.default_rng(0), 8)
+    assert value(measure, x, y, 1.0) == pytest.approx(0.5, abs=1e-11)
+
+
+def test_an_unknown_reading_or_weighting_is_refused(related):
+    moments = moments_of(*related)
+    with pytest.raises(ValueError, match="reading must be one of 'squares', 'singular_values', got 'sum'"):
+        svcca(moments, reading="sum")
+    with pytest.raises(ValueError, match="weighted_by must be one of 'x', 'y', 'both', got 'z'"):
+        pwcca(moments, weighted_by="z")
+
+
+def test_ill_conditioned_units_are_of_full_rank_or_not_by_the_tolerance():
+    rng = np.random.default_rng(12)
+    basis = np.linalg.qr(rng.normal(size=(500, 20)))[0]
+    for least, rank in ((1e-4, 20), (1e-6, 19)):
+        scale = np.ones(20)
+        scale[-1] = least
+        x = (basis * scale) @ rotation(rng, 20)
+        y = x[:, :3] + 0.01 * rng.normal(size=(500, 3))
+        result = mean_cca(moments_of(x, y))
+        assert result.directions_x == rank
+        assert result.value == pytest.approx(reference("mean_cca", x, y, 1.0), abs=1e-8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("measure", ALL)
+def test_a_gpu_gives_the_same(measure, related):
+    on_gpu = Moments()
+    on_gpu.update(*(torch.from_numpy(side).cuda() for side in related))
+    result, expected = MEASURES[measure](on_gpu, 0.9), MEASURES[measure](moments_of(*related), 0.9)
+    assert result.value == pytest.approx(expected.value, abs=1e-9)
+    assert result.noise_floor == pytest.approx(expected.noise_floor, abs=1e-9)
 
 
 @pytest.mark.parametrize("measure", ALL)
