@@ -37,9 +37,11 @@ format: $(VENV)/ready  ## bring the code into ruff's format
 ui: $(VENV)/ready  ## browse the records
 	$(BIN)/transfusion ui
 
-benchmarks: $(VENV)/ready  ## orchestration against plain Ray Tune, packing of images against a plain loop
+benchmarks: $(VENV)/ready  ## orchestration, packing of images, similarity and reading against what one would use otherwise
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/similarity.py
+	$(BIN)/python benchmarks/reading.py
 
 clean:  ## remove the environment and what the demo made
 	rm -rf $(VENV) mlruns mlflow.db reports

@@ -13,6 +13,13 @@ import pandas as pd
 
 DEFAULT_SHARE_OF_BEST = 0.99
 
+AREA_FROM_SHARE = 0.03
+"""Share of the training after which the area under the curve begins: before it a score is mostly that of an
+untrained head, and the logarithm would give its luck much weight."""
+
+SPENT = {"images": "images_seen", "training_seconds": "train_seconds"}
+"""What a trial has spent by a step -> the metric that recorded it."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -27,11 +34,12 @@ class Arrival:
     """When one trial reached the threshold.
 
     Attributes:
-        step: the first evaluation at or beyond the threshold; the last evaluation if there is none.
+        step: of the first evaluation at or beyond the threshold, or of the last one if there is none; a
+            count of images or seconds may stand for the step.
         reached: False for a censored trial.
     """
 
-    step: int
+    step: float
     reached: bool
 
 
@@ -84,14 +92,18 @@ def kaplan_meier_median(arrivals: Sequence[Arrival]) -> float | None:
     return halved_at
 
 
-def area_under_learning_curve(steps: Sequence[int], values: Sequence[float]) -> float:
+def area_under_learning_curve(
+    steps: Sequence[int], values: Sequence[float], *, from_step: float = 0
+) -> float:
     """Return the mean of the metric over training, with log(1 + step) as the axis.
+
+    Evaluations before `from_step` are left out.
 
     The logarithm gives the early steps, where initializations differ, their weight. The result has the
     metric's unit. NaN values are left out; fewer than two values give NaN.
     """
     axis, measured = np.log1p(np.asarray(steps, dtype=float)), np.asarray(values, dtype=float)
-    kept = ~np.isnan(measured)
+    kept = ~np.isnan(measured) & (np.asarray(steps, dtype=float) >= from_step)
     axis, measured = axis[kept], measured[kept]
     if axis.size < 2:
         return float("nan")
@@ -143,19 +155,35 @@ def measure_convergence(
     metric: str,
     thresholds: Mapping[str, Threshold],
 ) -> pd.DataFrame:
-    """Return one row per trial with a history: trial_id, threshold, steps, reached, curve_area.
+    """Return one row per trial with a history.
 
-    Only finished trials belong here: a failed one stopped for another reason than its learning.
+    Columns: trial_id, threshold, steps, reached, images, training_seconds, curve_area.
+
+    `images` and `training_seconds` are those seen and spent by the step of arrival; NaN where a trial did
+    not record them. Only finished trials belong here: a failed one stopped for another reason than its
+    learning.
     """
-    of_metric = histories[histories["metric"] == metric]
+    curves = dict(list(histories.groupby(["trial_id", "metric"])))
     rows = []
     for trial in trials.to_dict("records"):
         threshold = thresholds.get(trial["dataset"])
-        curve = of_metric[of_metric["trial_id"] == trial["trial_id"]]
-        if threshold is None or curve.empty:
+        curve = curves.get((trial["trial_id"], metric))
+        if threshold is None or curve is None:
             continue
         steps, values = curve["step"].tolist(), curve["value"].tolist()
         came = arrival(steps, values, threshold=threshold.value, rising=larger_is_better(metric))
-        area = area_under_learning_curve(steps, values)
-        rows.append((trial["trial_id"], threshold.value, came.step, came.reached, area))
-    return pd.DataFrame(rows, columns=["trial_id", "threshold", "steps", "reached", "curve_area"])
+        spent = {
+            name: _at_step(curves.get((trial["trial_id"], recorded)), came.step)
+            for name, recorded in SPENT.items()
+        }
+        area = area_under_learning_curve(steps, values, from_step=AREA_FROM_SHARE * steps[-1])
+        rows.append(
+            {"trial_id": trial["trial_id"], "threshold": threshold.value, "steps": came.step}
+            | {"reached": came.reached, **spent, "curve_area": area}
+        )
+    return pd.DataFrame(rows, columns=["trial_id", "threshold", "steps", "reached", *SPENT, "curve_area"])
+
+
+def _at_step(curve: pd.DataFrame | None, step: float) -> float:
+    values = curve[curve["step"] == step]["value"] if curve is not None else pd.Series(dtype=float)
+    return float(values.iloc[0]) if len(values) else float("nan")

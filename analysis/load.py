@@ -5,6 +5,7 @@ usually an architecture on a dataset. Initializations are compared within a sett
 `pretrained · trains head`); a cell is one initialization of one setting.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from trainables.architectures.reshaping import architecture_of
+from trainables.architectures.spec import ArchitectureSpec
 from trainables.identity import flatten, trial_id
 from trainables.labels import distinct_labels
 from trainables.spec import InitSpec, TrialSpec
@@ -20,15 +22,20 @@ if TYPE_CHECKING:
     from trainables.record import RecordReader, TrialRecord
 
 HISTORY_METRICS = (
-    "val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_kappa", "val_loss", "train_loss",
+    "val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_kappa", "val_loss", "train_loss", "images_seen",
+    "train_seconds",
 )  # fmt: skip
 
 TRIAL_COLUMNS = (
-    "trial_id", "cell_id", "label", "setting", "architecture", "dataset", "init", "init_kind", "protocol",
-    "depth", "n_stages", "rest", "source", "seed", "status", "cause", "is_source", "seconds",
+    "trial_id", "cell_id", "label", "setting", "architecture", "family", "whole", "is_truncated", "dataset",
+    "init",
+    "init_kind", "protocol", "depth", "n_stages", "rest", "source", "seed", "status", "cause", "is_source",
+    "seconds",
 )  # fmt: skip
 
 FULL_TRAINING = "trains all"
+
+ALWAYS_THERE = ("test_auroc", "n_params")
 
 _KIND_ORDER = {"random": 0, "mean_var": 1, "gabor": 2, "transfusion": 3, "pretrained": 4, "fitted": 5}
 
@@ -38,7 +45,9 @@ class StudyTrials:
     """The trials of a study.
 
     Attributes:
-        table: one row per trial with TRIAL_COLUMNS and one column per scalar metric. `depth` is the number
+        table: one row per trial with TRIAL_COLUMNS and one column per scalar metric. `family` is what the
+            architecture's name begins with, `whole` the network that a slim or truncated one is a part of
+            ("" for whole networks). `depth` is the number
             of stages with pretrained weights (0 for random, all for pretrained, NaN for the others, and where
             not all stages learn). `protocol` says what learns (FULL_TRAINING, …).
             `is_source` marks trials that only serve as a pretraining.
@@ -86,6 +95,8 @@ def load_trials(
     ]
     table = pd.DataFrame(rows, columns=None if rows else list(TRIAL_COLUMNS))
     table["is_source"] = table["is_source"].astype(bool)
+    # What no trial has recorded is known to be unknown, so that nobody needs to ask whether it is there.
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *ALWAYS_THERE])))
     return StudyTrials(_ordered(table), records)
 
 
@@ -136,26 +147,23 @@ def load_histories(
     reader: "RecordReader", records: Iterable["TrialRecord"], metrics: Sequence[str] = HISTORY_METRICS
 ) -> pd.DataFrame:
     """Return the metrics over training, long: trial_id, metric, step, value."""
-    columns = ["trial_id", "metric", "step", "value"]
-    parts = [
-        reader.history(record, metric).assign(trial_id=record.trial_id, metric=metric)[columns]
-        for record in records
-        for metric in metrics
-    ]
-    parts = [part for part in parts if not part.empty]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return reader.histories(list(records), metrics)
 
 
 def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> dict[str, Any]:
     spec = record.spec
     n_stages = len(architecture_of(spec.architecture).backbone)
     learns = protocol(spec)
+    whole = ArchitectureSpec(name=spec.architecture.name)
     return {
         "trial_id": record.trial_id,
         "cell_id": record.cell_id,
         "label": spec.label,
         "setting": setting,
         "architecture": spec.architecture.label,
+        "family": _family(spec.architecture.name),
+        "whole": "" if spec.architecture == whole else whole.label,
+        "is_truncated": spec.architecture.truncate_after is not None,
         "dataset": spec.dataset.label,
         "init": init,
         "init_kind": "fitted" if spec.training.method == "fit" else spec.init.kind,
@@ -171,6 +179,12 @@ def _row(record: "TrialRecord", setting: str, init: str, *, is_source: bool) -> 
         "seconds": record.seconds,
         **record.metrics,
     }
+
+
+def _family(name: str) -> str:
+    """Return the letters a network's name begins with: resnet of resnet18, mobilenet of mobilenet_v2."""
+    letters = re.match(r"[a-z]+", name.rpartition("/")[2])
+    return letters.group() if letters else name
 
 
 def _depth(init: InitSpec, n_stages: int) -> float:

@@ -1,7 +1,8 @@
-"""The command line: `transfusion plan | run | resume | status | analyze | trial | data | ui`."""
+"""The command line: `transfusion plan | run | resume | status | analyze | compare | trial | data | ui`."""
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from trainables.errors import StudyFileError, UserError
 EXIT_MISTAKE = 2
 EXIT_FAILED_TRIALS = 3
 EXIT_INTERRUPTED = 130
+UI_PORT = 5000
+# Of `analysis.results`, which takes seconds to import.
+ANALYSIS_PARTS = ("tables", "similarity", "weights", "saliency", "report")
 
 
 class _Commands(click.Group):
@@ -100,9 +104,20 @@ def status(study: str) -> None:
 @main.command()
 @click.argument("study")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Default: reports/STUDY.")
-def analyze(study: str, output: Path | None) -> None:
-    """Make the tables, figures and the report of STUDY from MLflow alone."""
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(ANALYSIS_PARTS),
+    help="Compute this part, show what is known of the others; may be repeated. `report` computes nothing.",
+)
+def analyze(study: str, output: Path | None, only: tuple[str, ...]) -> None:
+    """Make the tables, figures and the report of STUDY from MLflow alone.
+
+    What was computed before is kept below TRANSFUSION_CACHE. With RAY_ADDRESS set, networks are compared on
+    that cluster.
+    """
     from analysis.pipeline import analyze as make_report
+    from analysis.results import Options, StudyFacts
     from study.plan import make_plan
     from study.progress import bar
     from study.tracking import find_study_run
@@ -113,22 +128,72 @@ def analyze(study: str, output: Path | None) -> None:
     reader = RecordReader(store)
     folder = output or Path("reports") / study
     plan = make_plan(stored, reader.trials())
-    _note([*reader.notices, *plan.warnings()])
+    told = list(reader.notices)
+    _note([*told, *plan.warnings()])
+    cache = _outcome_cache()
     with bar("analyze") as progress:
         report = make_report(
             reader,
-            study=study,
-            question=stored.question,
-            study_file=stored.text,
-            planned=plan.entries,
-            trial_ids={entry.trial_id: entry.trial.is_source for entry in plan.entries},
-            data_root=_data_root(),
+            StudyFacts(
+                name=study,
+                question=stored.question or "",
+                file=stored.text,
+                planned=plan.entries,
+                trial_ids={entry.trial_id: entry.trial.is_source for entry in plan.entries},
+                run_address=store.run_address(local_port=UI_PORT),
+            ),
             output=folder,
+            options=Options(**stored.analysis.model_dump()),
+            data_root=_data_root(),
+            parts=only or ANALYSIS_PARTS,
+            perform=_cluster_performer(store),
+            cache=cache,
             progress=progress,
-            **stored.analysis.model_dump(),
         )
-    find_study_run(store, study).log_analysis(folder)
+    _note([*cache.notices, *(notice for notice in reader.notices if notice not in told)])
+    if only:
+        _note(["a part of an analysis is not stored with the study; analyze without --only does that"])
+    else:
+        find_study_run(store, study).log_analysis(folder)
     click.echo(f"report: {report.resolve()}")
+
+
+@main.command()
+@click.argument("run_x", metavar="RUN")
+@click.argument("run_y", metavar="RUN")
+@click.option("--checkpoint", "checkpoints", multiple=True, default=("final",), show_default=True,
+              help="Of both, or once for each: initial, best, final, step-0000100, …")  # fmt: skip
+@click.option(
+    "--images", default=512, show_default=True, type=click.IntRange(min=2), help="Of the test split."
+)
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Default: reports/compare-…."
+)
+def compare(run_x: str, run_y: str, checkpoints: tuple[str, ...], images: int, output: Path | None) -> None:
+    """Compare the representations of two trials, each RUN a run id, a trial id or a run's name.
+
+    Every backbone stage of one with every stage of the other; where both have the same stages, also each
+    with its counterpart, by every measure.
+    """
+    from analysis.compare import compare_runs, print_comparison
+    from analysis.results import Options
+    from trainables.record import RecordReader, open_store
+
+    if len(checkpoints) > 2:
+        raise click.UsageError(f"--checkpoint is given once or twice, got {len(checkpoints)} times")
+    reader = RecordReader(open_store())
+    records = [reader.find(run_x), reader.find(run_y)]
+    folder = output or Path("reports") / f"compare-{records[0].trial_id[:8]}-{records[1].trial_id[:8]}"
+    compared = compare_runs(
+        reader,
+        records,
+        checkpoints=(checkpoints[0], checkpoints[-1]),
+        options=Options(probe_images=images),
+        data_root=_data_root(),
+        output=folder,
+    )
+    print_comparison(compared)
+    click.echo(f"tables and figure: {folder.resolve()}")
 
 
 @main.command()
@@ -145,7 +210,7 @@ def trial(spec_file: Path, threads: int) -> None:
 
 
 @main.command()
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", default=UI_PORT, show_default=True)
 def ui(port: int) -> None:
     """Browse studies and trials in MLflow's UI, on this machine only."""
     from trainables.record import open_store
@@ -192,6 +257,23 @@ def _stored_study(store: Any, name: str) -> Any:
 def _note(notices: list[str]) -> None:
     for notice in notices:
         click.echo(f"note: {notice}", err=True)
+
+
+def _outcome_cache() -> Any:
+    from analysis.jobs.cache import OutcomeCache
+    from trainables.datasets.cache import cache_folder
+
+    return OutcomeCache(cache_folder() / "analysis")
+
+
+def _cluster_performer(store: Any) -> Any:
+    """Return what does jobs on the cluster of RAY_ADDRESS; None without one."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return None
+    from analysis.jobs.work import do_there
+    from study.cluster import as_tasks
+
+    return partial(as_tasks, partial(do_there, store_uri=store.uri, experiment=store.experiment))
 
 
 def _data_root() -> Path | None:

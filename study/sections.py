@@ -94,16 +94,26 @@ class AnalysisSection(SpecModel):
         threshold_metric: whose convergence is timed.
         thresholds: by dataset, the value that counts as converged.
         probe_images: images on which networks are compared.
+        samples: of feature maps: `positions` of each image, positions of maps `interpolated` to one size, or
+            the `average` of each map.
         positions_per_image: positions drawn from each activation map.
         variance_fraction: of SVCCA.
+        variance_reading: what SVCCA takes for variance: `squares` of singular values, or, as some public
+            implementations, plain `singular_values`.
+        bootstrap_replicates: of the intervals over patients.
+        explained_images: test images whose explanations are drawn.
     """
 
     baseline: str = "random"
     threshold_metric: SelectionMetric = "val_auroc"
     thresholds: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     probe_images: Annotated[int, Field(ge=1)] = 512
+    samples: Literal["positions", "interpolated", "average"] = "positions"
     positions_per_image: Annotated[int, Field(ge=1)] = 8
     variance_fraction: Annotated[float, Field(gt=0, le=1)] = 0.99
+    variance_reading: Literal["squares", "singular_values"] = "squares"
+    bootstrap_replicates: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    explained_images: Annotated[int, Field(ge=0, le=64)] = 4
 
 
 class Exclude(SpecModel):

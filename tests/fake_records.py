@@ -1,19 +1,23 @@
 """A hand-written stand-in for the record of a study: a few trials with plausible curves, no MLflow."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from analysis.networks.probe import opened_dataset
 from trainables.architectures.stages import build_network
 from trainables.errors import CheckpointError
 from trainables.identity import cell_id, trial_id
+from trainables.predictions import prediction_table
 from trainables.record import CheckpointRef, TrialRecord
 from trainables.resolution import resolve
-from trainables.spec import TrialSpec, parse_trial
+from trainables.spec import DatasetSpec, TrialSpec, parse_trial
 
 STEPS = (0, 1, 3, 10, 30, 100, 300)
 SOURCE_DATASET = {"reader": "digits", "size_px": 16, "classes": ["0", "1", "2", "3", "4"]}
@@ -67,12 +71,21 @@ def record_of(
         status=status,
         cause=cause,
         metrics=(scalars if metrics is None else metrics) if status == "finished" else {},
-        checkpoints={name: CheckpointRef(name, name, "0" * 64, 0, 1) for name in checkpoints},
+        checkpoints={name: CheckpointRef(name, name, _digest(identity, name), 0, 1) for name in checkpoints},
         state=None,
-        dataset_digest="d" * 64,
+        dataset_digest=_dataset_digest(spec.dataset),
         studies=frozenset({"fake"}),
         seconds=60.0 if status == "finished" else math.nan,
     )
+
+
+@lru_cache
+def _dataset_digest(spec: DatasetSpec) -> str:
+    return opened_dataset(spec, None).digest if spec.reader == "digits" else "d" * 64
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
 def curve(spec: TrialSpec) -> np.ndarray:
@@ -102,6 +115,27 @@ class FakeReader:
             return pd.DataFrame({"step": [], "value": []}).astype({"step": int, "value": float})
         return pd.DataFrame({"step": STEPS, "value": values[metric]})
 
+    def predictions(self, record: TrialRecord, split: str = "test") -> pd.DataFrame:
+        """Scores on the dataset's own test images, the surer and righter the better the trial's curve."""
+        if record.status != "finished":
+            raise CheckpointError(f"{record.spec.label}: no predictions")
+        dataset = opened_dataset(record.spec.dataset, None)
+        drawn = np.random.default_rng([record.spec.seed, int(record.spec.init.depth or 0)])
+        is_class = dataset.test.labels[:, None] == np.arange(dataset.n_outputs)
+        logits = 4 * curve(record.spec)[-1] * is_class + drawn.normal(0, 1.5, is_class.shape)
+        scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return prediction_table(dataset, dataset.test, scores)
+
+    def histories(self, records: Iterable[TrialRecord], metrics: Sequence[str]) -> pd.DataFrame:
+        columns = ["trial_id", "metric", "step", "value"]
+        parts = [
+            self.history(record, metric).assign(trial_id=record.trial_id, metric=metric)[columns]
+            for record in records
+            for metric in metrics
+        ]
+        parts = [part for part in parts if not part.empty]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
     def weights(self, record: TrialRecord, checkpoint: str) -> dict[str, Tensor]:
         if (record.trial_id, checkpoint) in self.damaged or checkpoint not in record.checkpoints:
             raise CheckpointError(f"{record.spec.label}: checkpoint {checkpoint!r} cannot be used: truncated")
@@ -110,7 +144,7 @@ class FakeReader:
             torch.manual_seed(spec.seed)
             network = build_network(
                 spec.architecture.name,
-                n_outputs=len(spec.dataset.classes or ()),
+                n_outputs=len(spec.dataset.classes or ()) or 2,
                 channels=spec.dataset.channels,
             )
             state = network.module.state_dict()

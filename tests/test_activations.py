@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from analysis import activations
-from analysis.networks.activations import StagePair, gather_moments
+from analysis.networks import activations
+from analysis.networks.activations import StagePair, gather
 from analysis.networks.probe import ProbeSet, load_probe
+from analysis.numerics.moments import IncomparableError
 from analysis.numerics.similarity import mean_cca, svcca
 from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network, build_network
@@ -19,6 +20,17 @@ DIGITS = DatasetSpec(reader="digits", size_px=16, classes=("5", "6", "7", "8", "
 @pytest.fixture(scope="module")
 def digits() -> ProbeSet:
     return load_probe(DIGITS, data_root=None, n_images=60)
+
+
+def probe_of(images: np.ndarray, mean: tuple, sd: tuple, n_outputs: int) -> ProbeSet:
+    n = len(images)
+    return ProbeSet(images, np.zeros(n, dtype=int), np.arange(n).astype(str), mean, sd, n_outputs)
+
+
+def gather_moments(networks, pairs, probe, **options):
+    """The moments alone, of networks that see the same images."""
+    gathered = gather(networks, pairs, dict.fromkeys(networks, probe), **options)
+    return {pair: found.moments for pair, found in gathered.items()}
 
 
 def cbr(seed: int) -> Network:
@@ -55,7 +67,7 @@ def position_images(size: int, n_images: int = 50) -> ProbeSet:
     """Images whose two channels hold the row and the column of every pixel."""
     rows, columns = np.mgrid[0:size, 0:size]
     images = np.broadcast_to(np.stack([rows, columns]), (n_images, 2, size, size)).astype(np.uint8)
-    return ProbeSet(images, (0.0, 0.0), (1 / 255, 1 / 255), 2)
+    return probe_of(images, (0.0, 0.0), (1 / 255, 1 / 255), 2)
 
 
 def test_a_network_beside_itself_is_identical_at_every_stage(digits):
@@ -121,13 +133,13 @@ def test_maps_of_unequal_size_are_read_at_the_same_place_of_the_image(factors):
 
 
 def test_positions_do_not_depend_on_the_batch_size(digits, monkeypatch):
-    def gather() -> torch.Tensor:
+    def covariance() -> torch.Tensor:
         pair = StagePair("x", "conv2", "y", "conv2")
         return gather_moments({"x": cbr(0), "y": cbr(1)}, [pair], digits, positions_per_image=5)[pair].cxy
 
-    whole = gather()
+    whole = covariance()
     monkeypatch.setattr(activations, "BATCH_IMAGES", 7)
-    torch.testing.assert_close(gather(), whole, atol=1e-9, rtol=1e-5)
+    torch.testing.assert_close(covariance(), whole, atol=1e-9, rtol=1e-5)
 
 
 def test_the_seed_chooses_the_positions():
@@ -177,12 +189,53 @@ def test_an_in_place_change_further_on_does_not_reach_what_was_seen():
     assert float(moments.mean_x[0]) == pytest.approx(1.5)
 
 
-def test_a_map_and_a_linear_output_are_not_comparable():
-    with pytest.raises(ValueError, match=r"compared as \(images, units\) or as \(images, channels, height"):
-        gather_moments(
-            {"x": maps(1), "y": maps(1)},
-            [StagePair("x", "map", "y", "head")],
-            position_images(4),
+def test_a_map_that_meets_a_linear_output_is_averaged():
+    moments = gather_moments(
+        {"x": maps(1), "y": maps(1)},
+        [StagePair("x", "map", "y", "head")],
+        position_images(4),
+        positions_per_image=2,
+    )[StagePair("x", "map", "y", "head")]
+    assert moments.n == 50
+    torch.testing.assert_close(moments.mean_x, torch.full((2,), 1.5, dtype=torch.float64))
+
+
+def test_averaged_maps_give_one_sample_an_image(digits):
+    pair = StagePair("x", "conv2", "y", "conv2")
+    networks = {"x": cbr(0), "y": cbr(1)}
+    found = gather(
+        networks, [pair], dict.fromkeys(networks, digits), positions_per_image=3, samples="average"
+    )[pair]
+    assert found.moments.n == len(digits.images)
+    torch.testing.assert_close(found.x.double().mean(0), found.moments.mean_x, atol=1e-6, rtol=1e-5)
+
+
+def test_interpolated_maps_lose_what_the_smaller_one_cannot_hold():
+    pair = StagePair("x", "map", "y", "map")
+    networks = {"x": maps(1), "y": maps(4)}
+    probes = dict.fromkeys(networks, position_images(16))
+    found = gather(networks, [pair], probes, positions_per_image=4, samples="interpolated")[pair]
+    # Reduced, a linear slope inside the map is that of the averages; edges of the filter differ a little.
+    assert (found.x - found.y).abs().max() < 1.0
+    read = gather(networks, [pair], probes, positions_per_image=4)[pair]
+    assert (found.x - found.y).abs().mean() < (read.x - read.y).abs().mean()
+
+
+def test_on_one_grid_a_stage_has_the_same_samples_in_every_pair(digits):
+    pairs = [StagePair("x", "conv1", "y", stage) for stage in ("conv1", "conv3", "conv4")]
+    networks = {"x": cbr(0), "y": cbr(1)}
+    found = gather(networks, pairs, dict.fromkeys(networks, digits), positions_per_image=2, on_one_grid=True)
+    for pair in pairs[1:]:
+        torch.testing.assert_close(found[pair].x, found[pairs[0]].x)
+
+
+def test_networks_that_see_different_images_are_not_compared(digits):
+    others = load_probe(DIGITS, data_root=None, n_images=60, seed=1)
+    with pytest.raises(IncomparableError, match="60 and 60 different ones; compare networks of one dataset"):
+        gather(
+            {"x": cbr(0), "y": cbr(1)},
+            [StagePair("x", "conv1", "y", "conv1")],
+            {"x": digits, "y": others},
             positions_per_image=2,
         )
 
@@ -191,7 +244,7 @@ def test_a_map_and_a_linear_output_are_not_comparable():
 def test_every_stage_of_a_resnet_can_be_probed(build: Callable[[], Network]):
     network = build()
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32), dtype=np.uint8)
-    probe = ProbeSet(images, (0.5,), (0.5,), 5)
+    probe = probe_of(images, (0.5,), (0.5,), 5)
     moments = gather_moments({"x": network, "y": network}, stage_pairs(network), probe, positions_per_image=2)
     widths = [gathered.mean_x.numel() for gathered in moments.values()]
     assert widths == [64, 64, 128, 256, 512, 5]
@@ -218,7 +271,7 @@ def test_units_of_networks_of_tokens_are_their_channels(model):
         torch.manual_seed(0)
         network = build_network(model, n_outputs=2, channels=3)
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 224, 224), dtype=np.uint8)
-    probe = ProbeSet(images, (0.5,) * 3, (0.5,) * 3, 2)
+    probe = probe_of(images, (0.5,) * 3, (0.5,) * 3, 2)
     stage = network.stages[1]
     seen: list[torch.Tensor] = []
     handle = network.module.get_submodule(stage.probe).register_forward_hook(

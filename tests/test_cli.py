@@ -1,13 +1,19 @@
 """The command line without Ray: what it prints, and the exit codes it promises."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from study.cli import main
+from analysis.results import PARTS
+from study.alone import run_alone
+from study.cli import ANALYSIS_PARTS, main
+from study.config import parse_study
+from study.plan import make_plan
+from study.tracking import adopt_finished, find_study_run, open_study_run
 from tests.miniatures.tables import write_ham10000
 from trainables.datasets import preparation
 from trainables.record import RecordReader, Store
@@ -209,3 +215,103 @@ def test_an_interrupted_prepare_says_that_it_can_go_on(
     result = transfusion("data", "prepare", "digits")
     assert result.exit_code == 130
     assert "interrupted; what is decoded is kept: the same command goes on from there" in result.output
+
+
+STUDY = """
+name: tiny
+trial:
+  architecture: cbr_tiny
+  dataset: {from: digits_5_9, size_px: 16}
+  training: {steps: 6, evaluation: {points: 3}}
+grid:
+  init: [random]
+analysis: {probe_images: 64, positions_per_image: 2, explained_images: 0, bootstrap_replicates: 100}
+"""
+
+
+@pytest.fixture
+def tiny_study(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A study of one finished trial; the working folder is empty."""
+    study = parse_study(STUDY)
+    open_study_run(store, study.name).log_study_file(STUDY)
+    [entry] = make_plan(study, []).entries
+    assert run_alone(entry.trial.spec, store=store, threads=1, data_root=None) == 0
+    adopt_finished(store, make_plan(study, RecordReader(store).trials()))
+    monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_analyze_makes_the_report_and_stores_it_with_the_study(store: Store, tiny_study: Path) -> None:
+    result = transfusion("analyze", "tiny")
+    assert result.exit_code == 0, result.output
+    assert f"report: {tiny_study / 'reports' / 'tiny' / 'report.html'}" in result.output
+    run = find_study_run(store, "tiny")
+    stored = {file.path for file in store.client.list_artifacts(run.run_id, "analysis")}
+    assert stored == {"analysis/report.html", "analysis/tables", "analysis/figures"}
+
+
+def test_a_second_analysis_computes_nothing(
+    store: Store, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert transfusion("analyze", "tiny").exit_code == 0
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a job was done again")
+
+    monkeypatch.setattr("analysis.pipeline.do", refuse)
+    result = transfusion("analyze", "tiny")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_part_of_an_analysis_says_what_it_left_out_and_is_not_stored(
+    store: Store, tiny_study: Path
+) -> None:
+    result = transfusion("analyze", "tiny", "--only", "report")
+    assert result.exit_code == 0, result.output
+    assert "a part of an analysis is not stored with the study" in result.stderr
+    page = (tiny_study / "reports" / "tiny" / "report.html").read_text()
+    assert "Not computed: analyze without --only, or with --only similarity." in page
+    assert "pieces of the part “weights” were not asked for" in page
+    run = find_study_run(store, "tiny")
+    assert store.client.list_artifacts(run.run_id, "analysis") == []
+
+
+def test_what_an_older_analysis_wrote_is_gone(tiny_study: Path) -> None:
+    assert transfusion("analyze", "tiny").exit_code == 0
+    stale = tiny_study / "reports" / "tiny" / "figures" / "stale.svg"
+    stale.write_text("of another study")
+    assert transfusion("analyze", "tiny", "--only", "report").exit_code == 0
+    assert not stale.exists()
+    assert (stale.parent / "scores_test_auroc.svg").exists()
+
+
+def test_the_parts_of_the_command_line_are_those_of_the_analysis() -> None:
+    assert ANALYSIS_PARTS == PARTS
+
+
+def test_two_runs_are_compared(store: Store, tiny_study: Path) -> None:
+    [record] = RecordReader(store).trials()
+    arguments = ("--checkpoint", "initial", "--checkpoint", "final", "--images", "64")
+    result = transfusion("compare", record.run_id, record.spec.label, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "x: cbr_tiny · random · digits 5–9 · seed 0 (initial)" in result.output
+    assert "stage × stage" in result.output
+    [folder] = (tiny_study / "reports").iterdir()
+    assert {"similarity.csv", "stage_maps.csv", "stage_maps_svcca.svg"} <= {f.name for f in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nobody", "nobody"), "no trial 'nobody' in sqlite:///"),
+        (("{id}", "{id}", "--checkpoint", "middle"), "the two cannot be compared: .*no checkpoint 'middle'"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(
+    store: Store, tiny_study: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    [record] = RecordReader(store).trials()
+    result = transfusion("compare", *(argument.format(id=record.trial_id) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert re.search(words, result.stderr)

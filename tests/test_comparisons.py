@@ -1,21 +1,28 @@
 import math
+from functools import partial
 
 import pandas as pd
 import pytest
 import torch
 
+from analysis.jobs.bench import Bench
+from analysis.jobs.schedule import one_after_another, outcomes
+from analysis.jobs.similarity import SIMILARITY_COLUMNS, Settings, similarity_jobs, similarity_rows
+from analysis.jobs.work import do
 from analysis.load import StudyTrials, load_trials
 from analysis.networks.comparisons import (
+    ACROSS_ARCHITECTURES,
+    ALONG_TRAINING,
+    AT_START,
     BEFORE_AFTER,
     PRETRAINED_RANDOM,
     RANDOM_RANDOM,
-    SIMILARITY_COLUMNS,
+    STAGE_BY_STAGE,
     TOP_TWO,
     Comparison,
-    Settings,
-    compare_networks,
     plan_comparisons,
 )
+from analysis.tables.table import MEASURE_NAMES
 from tests.fake_records import FakeReader, record_of, small_study, spec_of
 
 SETTINGS = Settings(probe_images=80, positions_per_image=4)
@@ -31,15 +38,19 @@ def pairs(comparisons: list[Comparison], kind: str) -> list[tuple[int, int]]:
 
 def compare(reader: FakeReader, comparisons: list[Comparison] | None = None, **options) -> pd.DataFrame:
     trials = load_trials(reader, "fake")
-    return compare_networks(
-        plan_comparisons(trials.finished) if comparisons is None else comparisons,
-        trials,
-        reader=reader,
-        data_root=None,
-        settings=options.pop("settings", SETTINGS),
-        device=torch.device("cpu"),
+    if comparisons is None:
+        kinds = options.pop("kinds", (BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM))
+        planned = plan_comparisons(trials.finished, trials.records)
+        comparisons = [comparison for comparison in planned if comparison.kind in kinds]
+    settings = options.pop("settings", SETTINGS)
+    bench = Bench(reader, None, torch.device("cpu"))
+    found = outcomes(
+        similarity_jobs(comparisons, trials, settings),
+        perform=one_after_another(partial(do, bench=bench)),
+        cache=None,
         **options,
     )
+    return similarity_rows(comparisons, found, settings)
 
 
 def test_every_trained_network_is_compared_with_its_beginning():
@@ -80,7 +91,14 @@ def test_pairs_never_share_a_seed_and_never_cross_settings():
     ]
     trials = load_trials(FakeReader(records), "fake")
     settings = trials.table.set_index("trial_id")["setting"]
-    for comparison in plan_comparisons(trials.finished):
+    planned = plan_comparisons(trials.finished)
+    assert {c.kind for c in planned} > {BEFORE_AFTER, ACROSS_ARCHITECTURES}
+    for comparison in planned:
+        if comparison.kind == ACROSS_ARCHITECTURES:
+            both = [settings[side.trial_id] for side in (comparison.x, comparison.y)]
+            assert comparison.setting == " – ".join(both)
+            assert both[0] != both[1]
+            continue
         assert settings[comparison.x.trial_id] == settings[comparison.y.trial_id] == comparison.setting
         if comparison.kind != BEFORE_AFTER:
             assert comparison.x.seed != comparison.y.seed
@@ -91,15 +109,54 @@ def test_rows_hold_every_stage_and_measure_with_their_noise_floor():
     assert list(rows) == list(SIMILARITY_COLUMNS)
     assert (rows["reason"] == "").all()
     assert set(rows["stage"]) == {"conv1", "conv2", "conv3", "conv4", "head", TOP_TWO}
-    assert set(rows["measure"]) == {"svcca", "mean_cca", "linear_cka"}
-    assert len(rows) == (4 + 2 + 1) * 6 * 3
-    assert rows["value"].between(0, 1).all()
+    assert set(rows["measure"]) == set(MEASURE_NAMES)
+    assert len(rows) == (4 + 2 + 1) * 6 * len(MEASURE_NAMES)
+    # Unbiased, debiased CKA of nearly unrelated networks can be a little below 0.
+    assert rows["value"].between(-0.1, 1).all()
     assert rows["noise_floor"].between(0, 1).all()
     assert set(rows["n_images"]) == {80}
     # A network of another seed is less alike than the same network before a little training.
     means = rows[rows["stage"] == "conv2"].groupby(["kind", "measure"])["value"].mean()
     for measure in ("svcca", "mean_cca", "linear_cka"):
         assert means[BEFORE_AFTER, measure] > means[RANDOM_RANDOM, measure]
+
+
+def test_pairs_are_also_compared_at_initialization():
+    planned = plan_comparisons(trials_of(seeds=(0, 1)).finished)
+    for kind in (PRETRAINED_RANDOM, RANDOM_RANDOM):
+        assert pairs(planned, kind) == pairs(planned, kind + AT_START)
+    starts = [c for c in planned if c.kind.endswith(AT_START)]
+    assert {(c.x.checkpoint, c.y.checkpoint) for c in starts} == {("initial", "initial")}
+
+
+def test_the_first_pair_of_each_kind_is_compared_stage_by_stage():
+    reader = FakeReader(small_study(seeds=(0, 1, 2), inits=("random", "pretrained")))
+    rows = compare(reader, kinds=(STAGE_BY_STAGE,))
+    assert set(rows["measure"]) == {"svcca", "linear_cka"}
+    assert len(rows) == 2 * 4 * 4 * 2
+    assert (rows["reason"] == "").all()
+    # CKA finds the stages that correspond; with 80 images SVCCA is mostly noise (Kornblith et al. 2019).
+    cka = rows[rows["measure"] == "linear_cka"]
+    assert cka[cka["stage"] == cka["stage_y"]]["value"].mean() > cka["value"].mean() + 0.1
+
+
+def test_networks_are_compared_with_their_end_along_the_training():
+    record = record_of(spec_of("random", 0), checkpoints=("initial", "step-0000010", "step-0000100", "final"))
+    planned = plan_comparisons(load_trials(FakeReader([record]), "fake").finished, {record.trial_id: record})
+    along = [(c.x.checkpoint, c.y.checkpoint) for c in planned if c.kind == ALONG_TRAINING]
+    assert along == [("step-0000010", "final"), ("step-0000100", "final")]
+
+
+def test_two_architectures_are_compared_by_all_their_stages():
+    records = [record_of(spec_of("random", 0, architecture=name)) for name in ("cbr_large_t", "cbr_tiny")]
+    settings = Settings(probe_images=300, positions_per_image=4)
+    rows = compare(FakeReader(records), kinds=(ACROSS_ARCHITECTURES,), settings=settings)
+    assert len(rows) == 5 * 4 * 2
+    assert rows["architecture"].unique().tolist() == ["cbr_large_t – cbr_tiny"]
+    # The last map of the larger network has one position, on which all stages are compared.
+    assert (rows["n_samples"] == rows["n_images"]).all()
+    assert (rows[rows["measure"] == "linear_cka"]["reason"] == "").all()
+    assert "more samples than kept directions" in rows[rows["measure"] == "svcca"]["reason"].iloc[-1]
 
 
 def test_top_two_is_the_mean_over_the_last_two_backbone_stages():

@@ -145,4 +145,6 @@ def test_every_trial_is_measured_against_its_datasets_threshold(study):
 def test_no_trial_gives_an_empty_table_with_its_columns(study):
     trials, histories = study
     measured = measure_convergence(trials.iloc[:0], histories, metric="val_auroc", thresholds={})
-    assert list(measured) == ["trial_id", "threshold", "steps", "reached", "curve_area"]
+    assert list(measured) == [
+        "trial_id", "threshold", "steps", "reached", "images", "training_seconds", "curve_area"
+    ]  # fmt: skip

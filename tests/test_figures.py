@@ -9,17 +9,18 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis import figures, similarity_figures
 from analysis.convergence import Threshold, measure_convergence
+from analysis.figures import similarity as similarity_figures
+from analysis.figures import training as figures
 from analysis.figures.similarity import draw_before_after, draw_pairs
 from analysis.figures.style import line_styles, panels, set_panel_title, step_text
 from analysis.figures.training import draw_depth, draw_learning_curves
+from analysis.jobs.similarity import SIMILARITY_COLUMNS
 from analysis.load import StudyTrials, load_histories, load_trials
 from analysis.networks.comparisons import (
     BEFORE_AFTER,
     PRETRAINED_RANDOM,
     RANDOM_RANDOM,
-    SIMILARITY_COLUMNS,
     TOP_TWO,
 )
 from tests.fake_records import FakeReader, record_of, small_study, spec_of

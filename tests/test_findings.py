@@ -31,7 +31,8 @@ def test_a_clear_lead_is_told_with_its_interval():
     text = performance({"random": {0: 0.80, 1: 0.81, 2: 0.82}, "pretrained": {0: 0.90, 1: 0.91, 2: 0.93}})
     assert text == (
         "Best mean test AUROC: pretrained, 0.9133 ± 0.0153 (3 seeds). It differs from random by +0.1033 "
-        "(95 % interval +0.0890 to +0.1177, 3 paired seeds): the interval excludes zero."
+        "(95 % interval +0.0890 to +0.1177, 3 paired seeds): the interval, which is not "
+        "corrected for other comparisons, excludes zero."
     )
 
 
@@ -127,8 +128,8 @@ def test_similarity_below_every_random_pair_is_a_finding():
     text = similarity_finding(pairs([0.40, 0.42, 0.41], [0.55, 0.56, 0.60]))
     assert text == (
         "Over the top two stages, SVCCA of a pretrained with a random network is 0.41, of two random "
-        "networks 0.57 (3 and 3 pairs, noise floor 0.20); lower than every random pair's: pretrained "
-        "networks end elsewhere than random ones."
+        "networks 0.57 (3 and 3 pairs, noise floor 0.20); lower than every random pair's: a hint "
+        "that pretrained networks end elsewhere."
     )
 
 

@@ -111,6 +111,10 @@ def test_a_study_file_reads_as_it_is_written() -> None:
     assert study.slots is None
     assert study.analysis.model_dump() == {
         "baseline": "random",
+        "samples": "positions",
+        "variance_reading": "squares",
+        "bootstrap_replicates": 1000,
+        "explained_images": 4,
         "threshold_metric": "val_auroc",
         "thresholds": {"digits 5–9 0.1": 0.9},
         "probe_images": 512,

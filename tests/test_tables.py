@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from analysis.convergence import Threshold, measure_convergence
+from analysis.jobs.similarity import SIMILARITY_COLUMNS
 from analysis.load import load_histories, load_trials
-from analysis.networks.comparisons import SIMILARITY_COLUMNS
 from analysis.tables.convergence import convergence_table
 from analysis.tables.formats import is_numeric, latex, markdown, write_table
 from analysis.tables.inventory import missing_table, sources_table
@@ -140,7 +140,11 @@ def test_missing_lists_plan_failures_and_comparisons():
     assert table.display.to_numpy().tolist() == [
         ["resnet18 · random · digits 5–9", "to run", "–"],
         ["cbr_tiny · random · digits 5–9 · seed 3", "failed", "train_loss became nan at step 412"],
-        ["before/after similarity · net · data · random · seed 0", "not computed", "checkpoint is truncated"],
+        [
+            "similarity · net · data · random · seed 0 (before/after)",
+            "not computed",
+            "checkpoint is truncated",
+        ],
     ]
 
 

@@ -55,6 +55,8 @@ _STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
     "svg.hashsalt": "transfusion",
+    # Text as text: a figure is a tenth as large, and its words can be searched and edited.
+    "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
 
@@ -88,11 +90,13 @@ class DrawnFigure:
 
     Attributes:
         caption: what is shown and how to read it.
+        plot: JSON of a Bokeh layout with the same content, for screens; "" where there is none.
     """
 
     svg: Path
     title: str
     caption: str
+    plot: str = ""
 
 
 @contextmanager

@@ -76,6 +76,42 @@ def _draw_curve(axis: Axes, rows: pd.DataFrame, style: LineStyle, label: str) ->
     axis.fill_between(by_step.index, by_step["min"], by_step["max"], color=style.colour, alpha=0.13, lw=0)
 
 
+def draw_scores(
+    finished: pd.DataFrame, *, metric: str, inits: Sequence[str], folder: Path
+) -> DrawnFigure | None:
+    """Draw a test metric of every trial by initialization, with means and t intervals, one panel per setting.
+
+    Args:
+        inits: all initializations of the study, from top to bottom.
+    """
+    rows = finished[finished[metric].notna()] if metric in finished else finished.iloc[:0]
+    if rows.empty:
+        return None
+    styles, name = line_styles(inits), f"test {METRIC_NAMES[metric]}"
+    title = f"{name[0].upper()}{name[1:]} by initialization"
+    by_setting = list(rows.groupby("setting", sort=False))
+    with panels(len(by_setting), title=title) as (figure, axes):
+        for axis, (setting, of_setting) in zip(axes[:, 0], by_setting, strict=True):
+            present = [init for init in inits if init in set(of_setting["init"])]
+            for place, init in enumerate(present):
+                values, style = of_setting[of_setting["init"] == init][metric], styles[init]
+                summary = summarize(values)
+                places = [place] * len(values)
+                axis.plot(values, places, ls="", marker=style.marker, color=style.colour, alpha=0.7)
+                axis.plot([summary.low, summary.high], [place] * 2, color="#444444", lw=1.2)
+                axis.plot(summary.mean, place, marker="|", ms=13, mew=2, color="#444444")
+            axis.set_yticks(range(len(present)), present)
+            axis.invert_yaxis()
+            axis.set(xlabel=name)
+            set_panel_title(axis, str(setting))
+        svg = save(figure, folder, f"scores_{metric}")
+    caption = (
+        "Marks: trials; bar: their mean; line: its 95 % interval (Student's t), which for few seeds is wide. "
+        "Trials of one seed share their batches, so the table's paired differences are sharper."
+    )
+    return DrawnFigure(svg, title, caption)
+
+
 def draw_depth(
     finished: pd.DataFrame,
     measured: pd.DataFrame,

@@ -1,19 +1,22 @@
-"""One pass over the probe set that runs networks side by side and gathers the moments of stage pairs."""
+"""One pass over the probe set that runs networks side by side and gathers what comparisons need."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from analysis.networks.probe import ProbeSet
-from analysis.numerics.moments import Moments
+from analysis.numerics.moments import IncomparableError, JointMoments, Moments
 from trainables.architectures.architecture import Stage
 from trainables.architectures.stages import Network
 
 BATCH_IMAGES = 64
+
+Samples = Literal["positions", "interpolated", "average"]
 
 
 class StagePair(NamedTuple):
@@ -25,48 +28,105 @@ class StagePair(NamedTuple):
     stage_y: str
 
 
-def gather_moments(
+class Gathered(NamedTuple):
+    """What is known of a pair of stages after the pass.
+
+    Attributes:
+        moments: over all samples.
+        x, y: (n_images, units) rows that belong together, one sample of each image.
+    """
+
+    moments: Moments
+    x: Tensor
+    y: Tensor
+
+
+def gather(
     networks: Mapping[str, Network],
     pairs: Sequence[StagePair],
-    probe: ProbeSet,
+    probes: Mapping[str, ProbeSet],
     *,
     positions_per_image: int,
+    samples: Samples = "positions",
+    on_one_grid: bool = False,
     seed: int = 0,
     device: torch.device | None = None,
-) -> dict[StagePair, Moments]:
-    """Run every network over the probe set and return the moments of each pair of stages.
+) -> dict[StagePair, Gathered]:
+    """Run every network over its probe set and return what is needed to compare each pair of stages.
 
-    Samples are images for a linear output. For a feature map they are positions: of each image the same
-    few for both networks, drawn anew for every image without replacement, because neighbouring positions
-    are alike and many images tell more than many positions. Where the two maps differ in size, the
-    positions are drawn on the smaller one and the larger one is read at the place that holds the centre
-    of the drawn cell; a map with fewer positions than asked for gives all it has.
+    Samples are images for a linear output. For a feature map they are, by `samples`:
 
-    Networks are put into eval mode and on `device`. Nothing is kept beyond a batch.
+    - `positions`: of each image the same few for both networks, drawn anew for every image without
+      replacement, because neighbouring positions are alike and many images tell more than many positions.
+      Where the two maps differ in size, the positions are drawn on the smaller one and the larger one is
+      read at the place that holds the centre of the drawn cell; a map with fewer positions than asked for
+      gives all it has.
+    - `interpolated`: the same, after the larger map was reduced to the smaller one's size (bilinear, with
+      antialiasing).
+    - `average`: images; a map is averaged over its positions. So are maps that meet a linear output.
+
+    Networks are put into eval mode and on `device`. Nothing is kept beyond a batch but one row per image.
 
     Args:
+        probes: by network: the same images, perhaps resized or normalised in different ways.
         positions_per_image: of a feature map.
+        on_one_grid: draw the positions of all pairs on the smallest map among them, so that one stage has the
+            same samples in every pair.
         seed: of the positions; independent of the batch size.
 
     Raises:
-        IncomparableError: activations are not finite.
-        ValueError: a pair of a feature map with a linear output.
+        IncomparableError: activations are not finite, or the probe sets hold different images.
     """
     device = device or torch.device("cpu")
-    moments = {pair: Moments() for pair in pairs}
-    positions = {pair: np.random.default_rng(seed) for pair in pairs}
+    _check_same_images(probes)
+    # Pairs in one group have the same samples, so that a stage is gathered once for all of them.
+    together = on_one_grid or samples == "average"
+    groups = [_Group(group, seed) for group in ([tuple(pairs)] if together else [(pair,) for pair in pairs])]
     for network in networks.values():
         network.module.to(device).eval()
     with _recorded(networks, pairs) as outputs, torch.inference_mode():
-        for images in probe.batches(BATCH_IMAGES, device):
-            for network in networks.values():
-                network.module(images)
-            for pair in pairs:
-                x = outputs[pair.network_x, pair.stage_x]
-                y = outputs[pair.network_y, pair.stage_y]
-                moments[pair].update(*_paired_rows(x, y, positions_per_image, positions[pair]))
+        batches = {key: probes[key].batches(BATCH_IMAGES, device) for key in networks}
+        for images in zip(*batches.values(), strict=True):
+            for network, batch in zip(networks.values(), images, strict=True):
+                network.module(batch)
+            for group in groups:
+                group.add(outputs, samples, positions_per_image)
             outputs.clear()
-    return moments
+    return {pair: group.of(pair) for group in groups for pair in group.pairs}
+
+
+class _Group:
+    """Pairs of stages that are compared on the same samples."""
+
+    def __init__(self, pairs: Sequence[StagePair], seed: int) -> None:
+        self.pairs = pairs
+        self._moments = JointMoments((pair[:2], pair[2:]) for pair in pairs)
+        self._rng = np.random.default_rng(seed)
+        self._kept: dict[Hashable, list[Tensor]] = {key: [] for key in self._moments.keys}
+
+    def add(self, outputs: Mapping[tuple[str, str], Tensor], samples: Samples, positions: int) -> None:
+        """Add a batch of images."""
+        own: dict[Hashable, Tensor] = {key: out for key, out in outputs.items() if key in self._kept}
+        rows = _rows(own, samples, positions, self._rng)
+        self._moments.update(rows)
+        for key, of_key in rows.items():
+            each = len(of_key) // len(own[key])
+            self._kept[key].append(of_key[::each].cpu())
+
+    def of(self, pair: StagePair) -> Gathered:
+        x, y = (torch.cat(self._kept[key]) for key in (pair[:2], pair[2:]))
+        return Gathered(self._moments.of(pair[:2], pair[2:]), x, y)
+
+
+def _check_same_images(probes: Mapping[str, ProbeSet]) -> None:
+    first, *others = probes.values()
+    for other in others:
+        if not np.array_equal(first.sample_ids, other.sample_ids):
+            raise IncomparableError(
+                "two networks are compared on the same images, but their datasets give "
+                f"{len(first.sample_ids)} and {len(other.sample_ids)} different ones; compare networks of "
+                "one dataset and one split"
+            )
 
 
 @contextmanager
@@ -103,21 +163,36 @@ def _as_map(output: Tensor, stage: Stage) -> Tensor:
     return output.unsqueeze(-1) if output.ndim == 3 else output
 
 
-def _paired_rows(
-    x: Tensor, y: Tensor, positions_per_image: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Turn two stage outputs of the same images into (n_samples, units) rows that belong together."""
-    if x.ndim == y.ndim == 2:
-        return x, y
-    if x.ndim != 4 or y.ndim != 4:
-        raise ValueError(
-            "two stages are compared as (images, units) or as (images, channels, height, width), "
-            f"got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    grids = (x.shape[2], x.shape[3]), (y.shape[2], y.shape[3])
-    smaller = min(grids, key=lambda grid: grid[0] * grid[1])
-    cells = _draw_positions(x.shape[0], smaller, positions_per_image, rng)
-    return _rows_at(x, cells, smaller), _rows_at(y, cells, smaller)
+def _rows(
+    outputs: Mapping[Hashable, Tensor], samples: Samples, positions: int, rng: np.random.Generator
+) -> dict[Hashable, Tensor]:
+    """Turn outputs of the same images into (n_samples, units) rows that belong together."""
+    if samples == "average" or any(output.ndim == 2 for output in outputs.values()):
+        return {key: _averaged(output) for key, output in outputs.items()}
+    grid = min((_grid(output) for output in outputs.values()), key=_n_cells)
+    if samples == "interpolated":
+        outputs = {key: _reduced(output, grid) for key, output in outputs.items()}
+    n_images = len(next(iter(outputs.values())))
+    cells = _draw_positions(n_images, grid, positions, rng)
+    return {key: _rows_at(output, cells, grid) for key, output in outputs.items()}
+
+
+def _averaged(output: Tensor) -> Tensor:
+    return output.mean(dim=(2, 3)) if output.ndim == 4 else output
+
+
+def _reduced(output: Tensor, grid: tuple[int, int]) -> Tensor:
+    if _grid(output) == grid:
+        return output
+    return functional.interpolate(output, size=grid, mode="bilinear", antialias=True)
+
+
+def _grid(output: Tensor) -> tuple[int, int]:
+    return output.shape[2], output.shape[3]
+
+
+def _n_cells(grid: tuple[int, int]) -> int:
+    return grid[0] * grid[1]
 
 
 def _draw_positions(

@@ -1,60 +1,43 @@
-"""Which networks are compared, and the table of how alike they are, stage by stage.
+"""Which networks are compared with which, as the papers do and beyond.
 
-- *before/after*: a network at its initialization and at the end of its training.
-- *pretrained–random*: two trained networks of different seeds, one of them pretrained.
-- *random–random*: the same with both from random weights: what two trainings share in any case.
+- *before/after*: a network at its initialization and at the end of its training (Transfusion, figure 3).
+- *pretrained–random*: two trained networks of different seeds, one of them pretrained; *random–random*: the
+  same with both from random weights, what two trainings share in any case (figure 2). Both also *at
+  initialization*, to set against what they are after training (figure 4).
+- *stage × stage*: every stage of one trained network with every stage of another.
+- *along training*: a network on its way and at its end (Raghu et al. 2017).
+- *across architectures*: trained networks of two architectures, every stage with every stage.
 
 With n seeds, each is paired with the next in a circle: n pairs of every kind (one random–random pair for
 two seeds), in which every network takes part equally often.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
-from analysis.load import FULL_TRAINING, StudyTrials
-from analysis.networks.activations import StagePair, gather_moments
-from analysis.networks.probe import ProbeSet, load_probe
-from analysis.numerics.moments import IncomparableError
-from analysis.numerics.similarity import MEASURES
-from trainables.architectures.stages import Network, build_network
-from trainables.errors import CheckpointError, DataError, SpecError
+from analysis.load import FULL_TRAINING
 
 if TYPE_CHECKING:
-    from trainables.record import RecordReader, TrialRecord
+    from trainables.record import TrialRecord
 
 BEFORE_AFTER = "before/after"
 PRETRAINED_RANDOM = "pretrained–random"
 RANDOM_RANDOM = "random–random"
+AT_START = " at initialization"
+STAGE_BY_STAGE = "stage × stage"
+ALONG_TRAINING = "along training"
+ACROSS_ARCHITECTURES = "across architectures"
+
+OF_EVERY_STAGE_WITH_EVERY = (STAGE_BY_STAGE, ACROSS_ARCHITECTURES)
+SERIES = "step-"
 TOP_TWO = "top two"
+"""The mean over the last two backbone stages, as in Transfusion's figure 2."""
 
-SIMILARITY_COLUMNS = (
-    "kind", "setting", "architecture", "dataset", "init_x", "init_y", "seed_x", "seed_y", "checkpoint_x",
-    "checkpoint_y", "stage", "measure", "value", "noise_floor", "directions_x", "directions_y", "n_samples",
-    "n_images", "positions_per_image", "variance_fraction", "reason",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How networks are compared; stated in the report.
-
-    Attributes:
-        probe_images: test images, at most as many as there are.
-        positions_per_image: of feature maps.
-        variance_fraction: kept by SVCCA, of the squares of singular values.
-        seed: of the choice of images and positions.
-    """
-
-    probe_images: int = 512
-    positions_per_image: int = 8
-    variance_fraction: float = 0.99
-    seed: int = 0
+INITIAL, FINAL = "initial", "final"
 
 
 @dataclass(frozen=True)
@@ -69,7 +52,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks to compare, of one setting."""
+    """Two networks to compare.
+
+    Attributes:
+        setting: of both; of two architectures, that of each.
+    """
 
     kind: str
     setting: str
@@ -79,24 +66,47 @@ class Comparison:
     y: Side
 
 
-def plan_comparisons(finished: pd.DataFrame) -> list[Comparison]:
+def plan_comparisons(
+    finished: pd.DataFrame, records: "Mapping[str, TrialRecord] | None" = None
+) -> list[Comparison]:
     """Decide what to compare, from the rows of finished trials; settings stay together.
 
     Only networks that were trained as a whole: what is frozen stays as it was, and trees have no stages.
+
+    Args:
+        records: by trial id; those with checkpoints along their training are compared along it.
     """
     finished = finished[finished["protocol"] == FULL_TRAINING]
-    return [
+    planned = [
         Comparison(kind, str(setting), rows["architecture"].iloc[0], rows["dataset"].iloc[0], x, y)
         for setting, rows in finished.groupby("setting", sort=False)
-        for kind, x, y in _pairs(rows)
+        for kind, x, y in _of_setting(rows, records or {})
     ]
+    return planned + list(_across_architectures(finished))
 
 
-def _pairs(rows: pd.DataFrame) -> Iterator[tuple[str, Side, Side]]:
+def _of_setting(rows: pd.DataFrame, records: "Mapping[str, TrialRecord]") -> Iterator[tuple[str, Side, Side]]:
     trials = rows.to_dict("records")
     for trial in trials:
-        yield BEFORE_AFTER, _side(trial, "initial"), _side(trial, "final")
-    random = {t["seed"]: _side(t, "final") for t in trials if t["init_kind"] == "random"}
+        yield BEFORE_AFTER, _side(trial, INITIAL), _side(trial, FINAL)
+    pairs = list(_pairs(trials))
+    yield from pairs
+    for kind, x, y in pairs:
+        yield kind + AT_START, replace(x, checkpoint=INITIAL), replace(y, checkpoint=INITIAL)
+    first_of_kind = {kind: (x, y) for kind, x, y in reversed(pairs)}
+    for x, y in first_of_kind.values():
+        yield STAGE_BY_STAGE, x, y
+    for trial in trials:
+        # The two ends of every transfusion; what lies between would take most of the time and show little.
+        ends = trial["init_kind"] in ("random", "pretrained")
+        record = records.get(trial["trial_id"]) if ends else None
+        for name in sorted(record.checkpoints if record else ()):
+            if name.startswith(SERIES):
+                yield ALONG_TRAINING, _side(trial, name), _side(trial, FINAL)
+
+
+def _pairs(trials: list[dict[Any, Any]]) -> Iterator[tuple[str, Side, Side]]:
+    random = {t["seed"]: _side(t, FINAL) for t in trials if t["init_kind"] == "random"}
     seeds = sorted(random)
     neighbours = list(pairwise(seeds))
     if len(seeds) > 2:
@@ -104,164 +114,27 @@ def _pairs(rows: pd.DataFrame) -> Iterator[tuple[str, Side, Side]]:
     for trial in trials:
         others = [seed for seed in seeds if seed > trial["seed"]] or [s for s in seeds if s != trial["seed"]]
         if trial["init_kind"] == "pretrained" and others:
-            yield PRETRAINED_RANDOM, _side(trial, "final"), random[others[0]]
+            yield PRETRAINED_RANDOM, _side(trial, FINAL), random[others[0]]
     for first, second in neighbours:
         yield RANDOM_RANDOM, random[first], random[second]
 
 
+def _across_architectures(finished: pd.DataFrame) -> Iterator[Comparison]:
+    """Pair the settings that share a dataset and differ in architecture, per initialization at both ends."""
+    ends = finished[finished["init_kind"].isin(["random", "pretrained"])]
+    for (dataset, _init), rows in ends.groupby(["dataset", "init"], sort=False):
+        firsts = rows.sort_values("seed").drop_duplicates("setting").to_dict("records")
+        for x, y in combinations(firsts, 2):
+            if x["architecture"] != y["architecture"]:
+                yield Comparison(
+                    ACROSS_ARCHITECTURES,
+                    f"{x['setting']} – {y['setting']}",
+                    f"{x['architecture']} – {y['architecture']}",
+                    str(dataset),
+                    _side(x, FINAL),
+                    _side(y, FINAL),
+                )
+
+
 def _side(trial: dict[Any, Any], checkpoint: str) -> Side:
     return Side(trial["trial_id"], trial["init"], int(trial["seed"]), checkpoint)
-
-
-def compare_networks(
-    comparisons: list[Comparison],
-    trials: StudyTrials,
-    *,
-    reader: "RecordReader",
-    data_root: Path | None,
-    settings: Settings,
-    device: torch.device,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> pd.DataFrame:
-    """Return one row per comparison, stage and measure, with SIMILARITY_COLUMNS.
-
-    The stage "top two" is the mean over the last two backbone stages, as in Transfusion's figure 2.
-    What cannot be computed is a row without value that says why: a checkpoint that is missing or damaged,
-    a dataset that is not on this machine, too few samples. The others are not affected.
-    """
-    probes = _Probes(data_root, settings)
-    rows: list[dict[str, Any]] = []
-    for done, comparison in enumerate(comparisons):
-        if progress is not None:
-            progress("comparing networks", done, len(comparisons))
-        records = [trials.records[side.trial_id] for side in (comparison.x, comparison.y)]
-        try:
-            probe = probes.of(records[0])
-            networks = {
-                key: load_network(reader, record, side.checkpoint, n_outputs=probe.n_outputs)
-                for key, record, side in zip("xy", records, (comparison.x, comparison.y), strict=True)
-            }
-            rows += _stage_rows(comparison, networks, probe, settings, device)
-        except (CheckpointError, DataError, SpecError, IncomparableError) as error:
-            rows.append(_facts(comparison, settings) | {"reason": str(error)})
-    if progress is not None and comparisons:
-        progress("comparing networks", len(comparisons), len(comparisons))
-    return pd.DataFrame(rows, columns=list(SIMILARITY_COLUMNS))
-
-
-def load_network(
-    reader: "RecordReader", record: "TrialRecord", checkpoint: str, *, n_outputs: int
-) -> Network:
-    """Build the network of a trial with the weights of a checkpoint.
-
-    Raises:
-        CheckpointError: the checkpoint is missing or damaged, or of another network.
-    """
-    weights = reader.weights(record, checkpoint)
-    with torch.random.fork_rng():
-        network = build_network(
-            record.spec.architecture, n_outputs=n_outputs, channels=record.spec.dataset.channels
-        )
-    try:
-        network.module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{record.spec.label}: checkpoint {checkpoint!r} does not fit the network: {error}"
-        ) from None
-    return network
-
-
-class _Probes:
-    """Loads the probe set of each dataset once, and remembers why one could not be loaded."""
-
-    def __init__(self, data_root: Path | None, settings: Settings) -> None:
-        self._data_root, self._settings = data_root, settings
-        self._spec: object = None
-        self._newest: ProbeSet | DataError | SpecError | None = None
-
-    def of(self, record: "TrialRecord") -> ProbeSet:
-        spec = record.spec.dataset
-        # Comparisons of a setting follow each other, so one probe set in memory is enough.
-        if spec != self._spec or self._newest is None:
-            self._spec = spec
-            try:
-                self._newest = load_probe(
-                    spec,
-                    data_root=self._data_root,
-                    n_images=self._settings.probe_images,
-                    seed=self._settings.seed,
-                )
-            except (DataError, SpecError) as error:
-                self._newest = error
-        if isinstance(self._newest, DataError | SpecError):
-            raise self._newest
-        return self._newest
-
-
-def _stage_rows(
-    comparison: Comparison,
-    networks: dict[str, Network],
-    probe: ProbeSet,
-    settings: Settings,
-    device: torch.device,
-) -> list[dict[str, Any]]:
-    stages = [stage.name for stage in networks["x"].stages]
-    moments = gather_moments(
-        networks,
-        [StagePair("x", stage, "y", stage) for stage in stages],
-        probe,
-        positions_per_image=settings.positions_per_image,
-        seed=settings.seed,
-        device=device,
-    )
-    facts = _facts(comparison, settings) | {"n_images": len(probe.images)}
-    rows = []
-    for measure, compute in MEASURES.items():
-        of_measure = {}
-        for pair, gathered in moments.items():
-            row = facts | {"stage": pair.stage_x, "measure": measure, "n_samples": gathered.n}
-            try:
-                similarity = compute(gathered, settings.variance_fraction)
-                row |= {
-                    "value": similarity.value,
-                    "noise_floor": similarity.noise_floor,
-                    "directions_x": similarity.directions_x,
-                    "directions_y": similarity.directions_y,
-                }
-            except IncomparableError as error:
-                row |= {"reason": f"{pair.stage_x}: {error}"}
-            of_measure[pair.stage_x] = row
-        rows += [*of_measure.values(), _top_two(facts, [of_measure[s] for s in networks["x"].backbone[-2:]])]
-    return rows
-
-
-def _top_two(facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Average the rows of the last two backbone stages; a missing one makes the mean missing."""
-    mean = facts | {"stage": TOP_TWO, "measure": rows[0]["measure"]}
-    reasons = [row["reason"] for row in rows if row["reason"]]
-    if reasons:
-        return mean | {"reason": "; ".join(reasons)}
-    return mean | {key: sum(row[key] for row in rows) / len(rows) for key in ("value", "noise_floor")}
-
-
-def _facts(comparison: Comparison, settings: Settings) -> dict[str, Any]:
-    x, y = comparison.x, comparison.y
-    return {
-        "kind": comparison.kind,
-        "setting": comparison.setting,
-        "architecture": comparison.architecture,
-        "dataset": comparison.dataset,
-        "init_x": x.init,
-        "init_y": y.init,
-        "seed_x": x.seed,
-        "seed_y": y.seed,
-        "checkpoint_x": x.checkpoint,
-        "checkpoint_y": y.checkpoint,
-        "positions_per_image": settings.positions_per_image,
-        "variance_fraction": settings.variance_fraction,
-        "value": float("nan"),
-        "noise_floor": float("nan"),
-        "stage": "",
-        "measure": "",
-        "reason": "",
-    }

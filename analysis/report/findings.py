@@ -106,9 +106,9 @@ def similarity_finding(rows: pd.DataFrame, measure: str = "svcca") -> str:
     if len(mixed) + len(same) < 3:
         verdict = "one pair of each is too few to tell them apart"
     elif mixed.max() < same.min():
-        verdict = "lower than every random pair's: pretrained networks end elsewhere than random ones"
+        verdict = "lower than every random pair's: a hint that pretrained networks end elsewhere"
     elif mixed.min() > same.max():
-        verdict = "higher than every random pair's: pretrained networks are no further away than random ones"
+        verdict = "higher than every random pair's: no hint that pretrained networks end elsewhere"
     else:
         verdict = "within what pairs of random networks show: no difference is visible"
     return (
@@ -153,7 +153,9 @@ def _difference_text(difference: Summary, baseline: str) -> str:
     )
     if difference.low <= 0 <= difference.high:
         return f"{amount} ({interval}): the interval includes zero."
-    return f"{amount} ({interval}): the interval excludes zero."
+    return (
+        f"{amount} ({interval}): the interval, which is not corrected for other comparisons, excludes zero."
+    )
 
 
 def _time_text(cell: pd.Series, *, is_other: bool = False) -> str:
@@ -165,7 +167,8 @@ def _time_text(cell: pd.Series, *, is_other: bool = False) -> str:
 
 
 def _listed(names: Iterable[object]) -> str:
-    return " and ".join(map(str, names))
+    *others, last = map(str, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _of_setting(data: pd.DataFrame, setting: str) -> pd.DataFrame:

@@ -20,11 +20,16 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
     """
     metrics = [metric for metric in METRIC_NAMES if metric in finished]
     shown = [metric for metric in metrics if metric != "test_loss" or primary == metric]
+    if "test_f1_micro" in shown and np.allclose(
+        finished["test_f1_micro"], finished["test_accuracy"], equal_nan=True
+    ):
+        shown.remove("test_f1_micro")  # of single labels it is the accuracy
+    shown.sort(key=lambda metric: metric != primary)
     difference_column = f"{METRIC_NAMES[primary]} − {baseline} [95 % interval]"
     data, display = [], []
     for (setting, init), rows in by_cell(finished):
         base = baseline_rows(finished[finished["setting"] == setting], baseline)
-        line = {"setting": setting, "initialization": init, "seeds": str(len(rows))}
+        line = {"setting": setting, "initialization": init, "seeds": _seeds(rows, primary)}
         for metric in metrics:
             summary = summarize(rows[metric])
             difference = paired_by_seed(rows, base, metric)
@@ -35,7 +40,8 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
                 is_baseline = not base.empty and init in set(base["init"])
                 line[difference_column] = "baseline" if is_baseline else with_interval(difference)
         display.append(line)
-    columns = ["setting", "initialization", "seeds", *(METRIC_NAMES[m] for m in shown), difference_column]
+    names = [METRIC_NAMES[metric] for metric in shown]
+    columns = ["setting", "initialization", "seeds", *names[:1], difference_column, *names[1:]]
     note = (
         "Test split, weights of the best validation step. Mean ± standard deviation over seeds. "
         f"The difference to {baseline} is paired by seed, with Student's t interval; intervals are not "
@@ -44,6 +50,12 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
     return Table(
         "performance", "Performance", note, pd.DataFrame(data), pd.DataFrame(display, columns=columns)
     )
+
+
+def _seeds(rows: pd.DataFrame, metric: str) -> str:
+    """Count the seeds that have the metric; of how many, where some lack it."""
+    n_known = int(rows[metric].notna().sum()) if metric in rows else 0
+    return str(len(rows)) if n_known == len(rows) else f"{n_known} of {len(rows)}"
 
 
 def class_table(finished: pd.DataFrame, metric: str) -> Table:

@@ -20,7 +20,15 @@ METRIC_NAMES = {
 CLASS_METRICS = {"auroc": "AUROC", "f1": "F1"}
 
 
-MEASURE_NAMES = {"svcca": "SVCCA", "mean_cca": "mean CCA", "linear_cka": "linear CKA"}
+MEASURE_NAMES = {
+    "svcca": "SVCCA",
+    "mean_cca": "mean CCA",
+    "pwcca": "PWCCA",
+    "linear_cka": "linear CKA",
+    "debiased_cka": "debiased CKA",
+    "procrustes": "Procrustes",
+    "knn_jaccard": "kNN Jaccard",
+}
 
 
 ABSENT = "–"
@@ -35,6 +43,7 @@ class Table:
         note: what a reader must know to read it.
         data: tidy numbers, NaN where there is none.
         display: text, the columns as people read them.
+        links: an address for the first cell of every row, or none at all.
     """
 
     name: str
@@ -42,6 +51,7 @@ class Table:
     note: str
     data: pd.DataFrame
     display: pd.DataFrame
+    links: tuple[str, ...] = ()
 
 
 def mean_and_sd(summary: Summary, *, digits: int = 4) -> str:
@@ -68,5 +78,6 @@ def with_interval(difference: Summary) -> str:
     return f"{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def number(value: float) -> str:
-    return ABSENT if pd.isna(value) else f"{value:.4f}"
+def number(value: float, *, digits: int = 4) -> str:
+    """`0.9731`, or ABSENT for NaN."""
+    return ABSENT if pd.isna(value) else f"{value:.{digits}f}"
