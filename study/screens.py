@@ -1,14 +1,17 @@
 """The tables that `plan`, `status` and the end of `run` print."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from study.extent import training_images
 from study.plan import Plan, PlanEntry, State
-from study.runner import Outcome
 from trainables.identity import cell_id
+
+if TYPE_CHECKING:
+    from study.runner import Outcome  # which imports ray
 
 STYLES = {
     State.DONE: "green",
@@ -39,7 +42,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     console.print(_summary(plan))
 
 
-def print_outcome(study: str, outcome: Outcome, console: Console | None = None) -> None:
+def print_outcome(study: str, outcome: "Outcome", console: Console | None = None) -> None:
     """Print how a run ended: what failed and why, and what to do next."""
     console = console or plain_console()
     _print_grouped("failed", outcome.failed, console, style="red")

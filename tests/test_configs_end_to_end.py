@@ -187,7 +187,7 @@ def test_a_configuration_runs_from_its_study_file_to_its_report(
     file: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(starting_point, "load_weights", random_weights)
+    monkeypatch.setattr("trainables.pretrained.load_weights", random_weights)
     miniature = Miniature(yaml.safe_load(file.read_text()))
     for name in miniature.datasets:
         write_miniature(name, tmp_path / "data")

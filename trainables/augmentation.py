@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from trainables.errors import SpecError
 from trainables.spec import AugmentSpec
@@ -151,8 +150,14 @@ def _reference(change: str, images: Tensor) -> Tensor:
     """Return what a factor of 0 gives: black, the mean grey, or the grey image."""
     if change == "brightness":
         return torch.zeros_like(images)
-    grey = images if images.shape[1] == 1 else rgb_to_grayscale(images)
+    grey = images if images.shape[1] == 1 else _grey(images)
     return grey.mean(dim=(1, 2, 3), keepdim=True) if change == "contrast" else grey
+
+
+def _grey(images: Tensor) -> Tensor:
+    from torchvision.transforms.v2.functional import rgb_to_grayscale  # takes seconds to import
+
+    return rgb_to_grayscale(images)
 
 
 def _uniform(shape: int | tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:

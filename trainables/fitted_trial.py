@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from trainables.baselines import fit_baseline
 from trainables.datasets.loading import Dataset
 from trainables.linear_probe import fit_linear_probe
 from trainables.predictions import record_predictions
@@ -68,7 +67,7 @@ class ProbeTrial(_FittedTrial):
         self.fit = fit_linear_probe(self.training, metric=self.spec.training.selection_metric)
 
     def conclude(self) -> None:
-        """Commit the weights, score the test split, and finish the run."""
+        """Commit the weights and score the test split."""
         training, dataset, module = self.training, self._loaded(), self.training.network.module
         self.record.log_metrics(self.fit.val_metrics, step=0)
         self.test_metrics = {
@@ -86,7 +85,6 @@ class ProbeTrial(_FittedTrial):
         self.record.log_metrics(self.test_metrics, step=0)
         kept = [name for name in ("best", "final") if name in self.options.keep]
         self.record.commit_checkpoints(dict.fromkeys(kept, module.state_dict()), dict.fromkeys(kept, 1))
-        self.record.finish()
 
 
 class BaselineTrial(_FittedTrial):
@@ -94,6 +92,8 @@ class BaselineTrial(_FittedTrial):
 
     def train(self) -> Iterator[Progress]:
         """Fit it, and report once."""
+        from trainables.baselines import fit_baseline  # scikit-learn's trees take a second to import
+
         yield self.progress("running")
         self.fitted = fit_baseline(
             self.spec.architecture.name,
@@ -104,7 +104,7 @@ class BaselineTrial(_FittedTrial):
         )
 
     def conclude(self) -> None:
-        """Score both splits, and finish the run."""
+        """Score both splits."""
         dataset = self._loaded()
         self.test_metrics = record_predictions(
             self.record,
@@ -113,4 +113,3 @@ class BaselineTrial(_FittedTrial):
             test_scores=self.fitted.scores(dataset.test),
         )
         self.record.log_metrics(self.test_metrics, step=0)
-        self.record.finish()

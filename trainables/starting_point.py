@@ -16,7 +16,6 @@ from trainables.errors import CheckpointError, SpecError
 from trainables.identity import trial_id
 from trainables.importance import class_importance, effective_sample_size
 from trainables.initialization import initialize
-from trainables.pretrained import load_weights
 from trainables.record import RecordReader, Store
 from trainables.seeding import generator, seeded
 from trainables.spec import ImportanceSpec, SourceSpec, TrialSpec
@@ -69,6 +68,8 @@ def source_weights(source: SourceSpec, *, store: Store, data_root: Path | None) 
         WeightsError: published weights or a file are absent.
     """
     if source.trial is None:
+        from trainables.pretrained import load_weights  # imports timm and torchvision, which takes seconds
+
         return load_weights(source, data_root=data_root)
     return _trained_weights(source.trial, source.checkpoint, store=store)
 
