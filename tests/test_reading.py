@@ -215,7 +215,7 @@ def test_a_run_that_is_not_finished_is_read_anew(filled: Store) -> None:
     read(filled)
     resumed = add_trial(filled, 20)
     resumed.log_metrics({"val_auroc": 0.75}, step=11)
-    resumed.flush()
+    resumed.drain()
     assert_as_plain(filled)
     resumed.finish()
     assert [record.status for record in read(filled)[0]] == ["finished"] * (N_FINISHED + 1)

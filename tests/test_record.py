@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tests.conftest import tiny_trial
-from trainables.checkpoints import Contents
+from trainables.checkpoints import Contents, write_checkpoint
 from trainables.errors import CheckpointError, DataError, StaleAttemptError, TrackingError
 from trainables.identity import trial_id
 from trainables.record import RecordReader, Store, TrialWriter, default_tracking_uri, open_store
@@ -23,6 +24,13 @@ WEIGHTS = {"w": torch.arange(4.0)}
 
 def open_writer(store: Store, *, study: str | None = "s", **changes: object) -> TrialWriter:
     return TrialWriter.open(store, tiny_trial(**changes), study=study, environment=ENVIRONMENT)
+
+
+def upload_uncommitted(writer: TrialWriter, folder: str) -> None:
+    with tempfile.TemporaryDirectory() as local:
+        file = Path(local) / "left-0000009.safetensors"
+        write_checkpoint(file, {"w": torch.ones(4)}, facts={"step": 9})
+        writer.artifacts.upload(file, folder=folder)
 
 
 def artifact_file(store: Store, run_id: str, path: str) -> Path:
@@ -92,7 +100,7 @@ def test_an_older_attempt_cannot_write_once_a_newer_has_taken_over(store: Store)
     stale.log_metrics({"val_auroc": 0.1}, step=1)
     fresh = open_writer(store)
     with pytest.raises(StaleAttemptError, match=r"attempt 2-\w+ has taken over from attempt 1-\w+"):
-        stale.flush()
+        stale.drain()
     for write in (stale.finish, stale.interrupt, lambda: stale.fail("late")):
         with pytest.raises(StaleAttemptError):
             write()
@@ -106,7 +114,7 @@ def test_every_point_is_logged_once_though_a_resumed_trial_repeats_steps(store: 
     first = open_writer(store)
     for step in range(5):
         first.log_metrics({"val_auroc": step / 10, "val_loss": float("nan")}, step=step)
-    first.flush()
+    first.drain()
     second = open_writer(store)
     for step in range(3, 8):
         second.log_metrics({"val_auroc": step / 10, "val_loss": float("nan")}, step=step)
@@ -132,10 +140,12 @@ def test_weights_of_one_step_are_stored_once_and_stay_while_any_name_points_to_t
     writer.commit_checkpoints({"initial": WEIGHTS}, {"initial": 0})
     other = {"w": torch.ones(4)}
     writer.commit_checkpoints({"final": other, "best": other}, {"final": 9, "best": 9})
+    writer.drain()
     assert len(writer.artifacts.paths("checkpoints")) == 2
     assert writer.checkpoints["final"].path == writer.checkpoints["best"].path
     again = open_writer(store)
     again.commit_checkpoints({"final": WEIGHTS}, {"final": 12})
+    again.drain()
     reader = RecordReader(store)
     (record,) = reader.trials()
     assert torch.equal(reader.weights(record, "best")["w"], torch.ones(4))
@@ -145,6 +155,7 @@ def test_weights_of_one_step_are_stored_once_and_stay_while_any_name_points_to_t
 def test_a_checkpoint_comes_back_equal_and_a_later_one_replaces_it(store: Store) -> None:
     writer = open_writer(store)
     writer.commit_checkpoints({"best": WEIGHTS}, {"best": 5})
+    writer.drain()
     before = writer.checkpoints["best"].path
     again = open_writer(store)
     again.commit_checkpoints({"best": {"w": torch.ones(4)}}, {"best": 9})
@@ -159,8 +170,9 @@ def test_a_checkpoint_comes_back_equal_and_a_later_one_replaces_it(store: Store)
 def test_an_upload_that_was_never_committed_is_never_read(store: Store) -> None:
     writer = open_writer(store)
     writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    writer.drain()
     # The process dies between the upload and the move of the pointer.
-    writer._upload("state", Contents({"w": torch.ones(4)}, {"step": 9}), folder="state")
+    upload_uncommitted(writer, "state")
     state = open_writer(store).load_state()
     assert state is not None
     assert state.facts["step"] == 3
@@ -170,6 +182,7 @@ def test_one_resumable_state_replaces_itself_and_goes_when_the_trial_ends(store:
     writer = open_writer(store)
     for step in (3, 6, 9):
         writer.commit_state(Contents(WEIGHTS, {"step": step}))
+        writer.drain()
         assert len(store.client.list_artifacts(writer.run_id, "state")) == 1
     assert RecordReader(store).trials()[0].resumes_at_step == 9
     writer.finish()
@@ -182,6 +195,7 @@ def test_a_damaged_checkpoint_is_named_and_never_used(store: Store, damage: str)
     writer = open_writer(store)
     writer.commit_checkpoints({"final": WEIGHTS}, {"final": 12})
     writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    writer.drain()
     for ref in (writer.checkpoints["final"], writer.state):
         file = artifact_file(store, writer.run_id, ref.path)
         content = file.read_bytes()
@@ -200,13 +214,14 @@ def test_a_damaged_checkpoint_is_named_and_never_used(store: Store, damage: str)
 def test_a_checkpoint_that_was_not_kept_is_named_with_those_that_were(store: Store) -> None:
     writer = open_writer(store)
     writer.commit_checkpoints({"final": WEIGHTS}, {"final": 12})
+    writer.drain()
     reader = RecordReader(store)
     with pytest.raises(CheckpointError, match="no checkpoint 'best'; it has final"):
         reader.weights(reader.trials()[0], "best")
 
 
 def test_statuses_and_causes_are_true(store: Store) -> None:
-    endings = {"finished": TrialWriter.finish, "killed": TrialWriter.interrupt, "running": TrialWriter.flush}
+    endings = {"finished": TrialWriter.finish, "killed": TrialWriter.interrupt, "running": TrialWriter.drain}
     for seed, (status, end) in enumerate(endings.items()):
         end(open_writer(store, seed=seed))
         assert RecordReader(store).trials()[-1].status == status
@@ -233,7 +248,7 @@ def test_a_finished_trial_is_shared_with_another_study_and_not_touched(store: St
 def test_data_that_changed_under_a_begun_trial_stops_it(store: Store) -> None:
     writer = open_writer(store)
     writer.log_dataset(name="digits", digest="a" * 64)
-    writer.flush()
+    writer.drain()
     resumed = open_writer(store)
     resumed.log_dataset(name="digits", digest="a" * 64)
     with pytest.raises(DataError, match="digits: the images or labels changed since this trial began"):
@@ -252,13 +267,14 @@ def test_two_processes_may_be_the_first_to_name_a_dataset_at_the_same_moment(
     def racing(client: object, run_id: str, datasets: list) -> None:
         if next(raced, False):
             first.log_dataset(name="digits", digest="a" * 64)
+            first.drain()
             raise MlflowException("UNIQUE constraint failed: datasets.digest")
         log_inputs(client, run_id, datasets)
 
     monkeypatch.setattr(type(store.client), "log_inputs", racing)
     second.log_dataset(name="digits", digest="a" * 64)
+    second.drain()
     for writer in (first, second):
-        writer.flush()
         (entry,) = store.client.get_run(writer.run_id).inputs.dataset_inputs
         assert entry.dataset.name == "digits"
 
@@ -267,6 +283,7 @@ def test_predictions_come_back_equal(store: Store) -> None:
     table = pd.DataFrame({"sample_id": ["a", "b"], "label": [0, 1], "score_x": [0.25, 0.75]})
     writer = open_writer(store)
     writer.log_predictions("test", table)
+    writer.drain()
     reader = RecordReader(store)
     pd.testing.assert_frame_equal(reader.predictions(reader.trials()[0]), table)
     with pytest.raises(CheckpointError, match=r"artifact predictions/val.parquet is missing"):
@@ -288,6 +305,7 @@ def test_a_tag_edited_by_hand_hides_no_other_trial_and_is_mended_by_running(stor
     open_writer(store, seed=1).finish()
     writer = open_writer(store)
     writer.commit_checkpoints({"best": WEIGHTS}, {"best": 3})
+    writer.drain()
     store.client.set_tag(writer.run_id, "spec", '{"architecture": "cbr_huge"}')
     store.client.set_tag(writer.run_id, "checkpoint.best", "gone")
     reader = RecordReader(store)
@@ -314,7 +332,9 @@ def away(*_: object, **__: object) -> None:
 def test_a_state_that_cannot_be_read_now_is_not_taken_for_damaged(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_writer(store).commit_state(Contents(WEIGHTS, {"step": 3}))
+    first = open_writer(store)
+    first.commit_state(Contents(WEIGHTS, {"step": 3}))
+    first.drain()
     writer = open_writer(store)
     with monkeypatch.context() as patch:
         patch.setattr("trainables.record.store.RETRY_AFTER_S", (0.0, 0.0))
@@ -342,20 +362,6 @@ def test_a_call_that_fails_once_is_made_again(store: Store, monkeypatch: pytest.
     assert RecordReader(store).trials()[0].metrics["val_auroc"] == 0.5
 
 
-def test_metrics_wait_in_the_buffer_while_the_store_is_away(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trainables.record.store.RETRY_AFTER_S", (0.0,))
-    writer = open_writer(store)
-    writer.log_metrics({"val_auroc": 0.5}, step=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(type(store.client), "log_batch", away)
-        with pytest.raises(TrackingError, match=r"writing to run \w+ failed: 503"):
-            writer.flush()
-    writer.flush()
-    assert RecordReader(store).trials()[0].metrics["val_auroc"] == 0.5
-
-
 def test_a_file_that_cannot_be_deleted_does_not_fail_a_finished_trial(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,9 +386,11 @@ def test_a_state_committed_twice_at_one_step_never_touches_the_first_file(store:
 def test_what_was_uploaded_and_never_committed_goes_at_the_next_attempt(store: Store) -> None:
     writer = open_writer(store)
     writer.commit_state(Contents(WEIGHTS, {"step": 3}))
-    writer._upload("state", Contents(WEIGHTS, {"step": 9}), folder="state")
-    writer._upload("best", Contents(WEIGHTS, {"step": 9}), folder="checkpoints")
+    writer.drain()
+    upload_uncommitted(writer, "state")
+    upload_uncommitted(writer, "checkpoints")
     again = open_writer(store)
+    again.drain()
     assert again.state is not None
     assert again.artifacts.paths("state") == [again.state.path]
     assert again.artifacts.paths("checkpoints") == []

@@ -287,12 +287,12 @@ def test_batch_norm_of_a_lone_value_says_what_to_change(dataset: Dataset) -> Non
 def test_large_images_are_scored_in_smaller_batches(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = make_training(dataset)
-    whole = training.evaluate()
-    sizes: list[int] = []
-    training.network.module.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    whole = make_training(dataset).evaluate()
     pixels = dataset.val.images[0, 0].size
     monkeypatch.setattr(training_module, "MOST_PIXELS", 10 * pixels + 1)
+    training = make_training(dataset)
+    sizes: list[int] = []
+    training.network.module.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
     assert training.evaluate()["val_loss"] == pytest.approx(whole["val_loss"])
     assert set(sizes[:-1]) == {10}
 

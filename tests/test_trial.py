@@ -12,8 +12,8 @@ from tests.conftest import tiny_trial
 from trainables.errors import TrackingError
 from trainables.identity import trial_id
 from trainables.progress import Progress
-from trainables.record import RecordReader, Store, TrialRecord, open_store
-from trainables.spec import RunOptions, TrialSpec
+from trainables.record import RecordReader, Store, TrialRecord, TrialWriter, open_store
+from trainables.spec import FailureOptions, RunOptions, TrialSpec
 from trainables.trial import run_trial
 
 
@@ -225,10 +225,16 @@ def test_a_checkpoint_loads_into_the_plain_network(store: Store) -> None:
     assert network.module.load_state_dict(final_weights(store, record))
 
 
+def find_step(store: Store) -> int:
+    record = RecordReader(store).trial(trial_id(tiny_trial()))
+    return record.resumes_at_step if record else 0
+
+
 def test_a_store_that_goes_away_fails_no_trial(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.record.store.RETRY_AFTER_S", (0.0,))
-    running = start(store, tiny_trial())
-    for _ in range(3):
+    impatient = EVERY_EVALUATION.model_copy(update={"failures": FailureOptions(wait_for_mlflow_min=0)})
+    running = start(store, tiny_trial(), impatient)
+    while find_step(store) < 2:
         next(running)
 
     def away(*_: object, **__: object) -> None:
@@ -239,5 +245,33 @@ def test_a_store_that_goes_away_fails_no_trial(store: Store, monkeypatch: pytest
         with pytest.raises(TrackingError, match="503"):
             list(running)
     assert find(store, tiny_trial()).status == "running"
-    assert find(store, tiny_trial()).resumes_at_step == 2
+    assert find(store, tiny_trial()).resumes_at_step >= 2
     assert finish(store, tiny_trial()).status == "finished"
+
+
+def test_a_trial_that_died_before_it_was_marked_finished_is_marked_and_not_trained_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(writer: TrialWriter) -> None:
+        writer.drain()
+        raise TrackingError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialWriter, "finish", die)
+        with pytest.raises(TrackingError):
+            list(start(store, tiny_trial()))
+    assert find(store, tiny_trial()).status == "running"
+    with monkeypatch.context() as patch:
+        patch.setattr("trainables.gradient_trial.Training", None)
+        record = finish(store, tiny_trial())
+    assert record.state is None
+    run = store.client.get_run(record.run_id)
+    assert store.artifacts(run).paths("state") == []
+
+
+def test_a_trial_that_was_marked_failed_after_its_end_is_trained_again(store: Store) -> None:
+    finished = finish(store, tiny_trial())
+    store.client.set_terminated(finished.run_id, "FAILED")
+    *_, last = start(store, tiny_trial())
+    assert last.status == "finished"
+    assert last.step == 12

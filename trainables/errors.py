@@ -7,7 +7,8 @@
     │   ├── DataError            missing, unreadable or inconsistent images
     │   ├── WeightsError         pretrained weights that are absent or do not fit
     │   ├── CheckpointError      a checkpoint that is truncated or altered
-    │   └── TrackingError        MLflow cannot be reached or lacks what was asked for
+    │   ├── TrackingError        MLflow cannot be reached or lacks what was asked for
+    │   └── DiskFullError        a disk is full, and stayed full
     ├── NotFiniteError           the loss became NaN or infinite: the trial fails, the study goes on
     └── StaleAttemptError        another process has taken this trial over: stop writing
 
@@ -57,6 +58,10 @@ class CheckpointError(UserError):
 
 class TrackingError(UserError):
     """MLflow cannot be reached, or does not hold what was asked for."""
+
+
+class DiskFullError(UserError):
+    """A disk is full, and stayed full for as long as a trial may wait."""
 
 
 class NotFiniteError(TransfusionError):

@@ -1,14 +1,17 @@
 """A trial that trains a network step by step, and can be interrupted between any two of them."""
 
+import gc
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
+from trainables.checkpoints import Contents
 from trainables.predictions import record_predictions
-from trainables.progress import Progress, ReportClock, Status
-from trainables.record import TrialWriter
+from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, Status
+from trainables.record import TrialWriter, names
 from trainables.schedules import evaluation_steps
 from trainables.spec import EvaluationSpec, RunOptions, TrialSpec
 from trainables.starting_point import cached_dataset, importance_weights, initial_network
@@ -25,9 +28,11 @@ class GradientTrial:
         self._clock = ReportClock()
         self._last_state = time.monotonic()
         self._passed_step = -1
+        self._micro_batch_size: int | None = None
 
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
         """Load the data, build and initialize the network, and take up the newest state."""
+        self._device, self._data_root = device, data_root
         dataset = cached_dataset(self.spec.dataset, data_root)
         self.record.log_dataset(name=self.spec.dataset.label, digest=dataset.digest)
         store = self.record.store
@@ -44,11 +49,46 @@ class GradientTrial:
             device=device,
             sample_weights=weights.of_images if weights is not None else None,
         )
+        self._passed_step = -1
         if state := self.record.load_state():
             self.training.restore_state(state)
             self._passed_step = self.training.step
+        if self._micro_batch_size is not None:
+            self.training.micro_batch_size = self._micro_batch_size
 
     def train(self) -> Iterator[Progress]:
+        """Train to the end, with smaller micro-batches from the newest state on if the GPU is too small.
+
+        Raises:
+            OutOfMemoryError: one image at a time is too much, or the study file wants no halving.
+        """
+        while True:
+            try:
+                yield from self._train_on()
+                return
+            except torch.OutOfMemoryError:
+                if self.options.failures.out_of_memory == "fail" or self._training().micro_batch_size == 1:
+                    raise
+            # Out here, where the error no longer holds on to the tensors of the step that failed.
+            self._go_on_with_half()
+            yield self.progress("running")
+
+    def _go_on_with_half(self) -> None:
+        step, size = self._training().step, self._training().micro_batch_size
+        self._micro_batch_size = math.ceil(size / 2)
+        self.training = None
+        gc.collect()
+        torch.cuda.empty_cache()
+        self.record.drain()  # the newest state is read back from the store
+        self.prepare(self._device, self._data_root)
+        self.record.log_tag(names.MICRO_BATCH_SIZE, str(self._micro_batch_size))
+        self.record.notices.append(
+            f"out of GPU memory after step {step} with {size} images at once: goes on from step "
+            f"{max(0, self._passed_step)} with {self._micro_batch_size}, gradients accumulated to batches of "
+            f"{self._training().batch_size} (batch norm sees the {self._micro_batch_size})"
+        )
+
+    def _train_on(self) -> Iterator[Progress]:
         """Train up to each step at which something is due, do it, and report."""
         training = self._training()
         evaluations = evaluation_steps(self.spec.training.evaluation, training.total_steps)
@@ -60,12 +100,13 @@ class GradientTrial:
                 return
             while not training.train_until(step, pause=self._clock.is_due):
                 if self._is_state_due():
-                    self._commit_state()
+                    yield from self._commit_state()
                 yield self.progress("running")
             due = {"initial"} if step == 0 and "initial" in self.options.keep else set()
             due |= {f"step-{step:07d}"} if step in series else set()
             if due:
                 weights = training.network.module.state_dict()
+                yield from self._wait_for_room(Contents(weights, {}))
                 self.record.commit_checkpoints(dict.fromkeys(due, weights), dict.fromkeys(due, step))
             metrics = {}
             if step in evaluations:
@@ -73,12 +114,12 @@ class GradientTrial:
                 self.record.log_metrics(metrics, step=step)
             self._passed_step = step
             if self.options.state_every_s == 0 or self._is_state_due():
-                self._commit_state()
+                yield from self._commit_state()
             if self._clock.is_allowed():
                 yield self.progress("running", metrics=metrics)
 
     def conclude(self) -> None:
-        """Commit the final and the best weights, score the test split with the best, and finish the run."""
+        """Commit the final and the best weights, and score the test split with the best."""
         training, module = self._training(), self._training().network.module
         final = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         weights = {"final": final, "best": training.selection.weights}
@@ -98,12 +139,12 @@ class GradientTrial:
         self.record.log_metrics(self.test_metrics, step=training.step)
         # One write holds the test scores and the weights they belong to.
         self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
-        self.record.finish()
 
     def interrupt(self) -> None:
         """Commit a state, if there is anything to keep, and mark the run killed."""
-        if self.training is not None and self._passed_step >= 0:
-            self._commit_state()
+        self.record.hurry()
+        if self.training is not None and self._passed_step >= 0 and self._has_moved_on():
+            self.record.commit_state(self.training.take_state())
         self.record.interrupt()
 
     def progress(
@@ -125,11 +166,22 @@ class GradientTrial:
             return frozenset()
         return frozenset(evaluation_steps(EvaluationSpec(points=self.options.series_points), total_steps))
 
-    def _commit_state(self) -> None:
-        state = self.record.state
-        if state is None or state.step != self._training().step:
-            self.record.commit_state(self._training().take_state())
+    def _commit_state(self) -> Iterator[Progress]:
+        """Commit a state when the disk has room for it, reporting while there is none."""
+        if self._has_moved_on():
+            state = self._training().take_state()
+            yield from self._wait_for_room(state)
+            self.record.commit_state(state)
         self._last_state = time.monotonic()
+
+    def _wait_for_room(self, contents: Contents) -> Iterator[Progress]:
+        while not self.record.has_room(contents):
+            yield self.progress("running")
+            time.sleep(REPORT_EVERY_S)
+
+    def _has_moved_on(self) -> bool:
+        state = self.record.state
+        return state is None or state.step != self._training().step
 
     def _is_state_due(self) -> bool:
         every = self.options.state_every_s

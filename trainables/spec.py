@@ -424,16 +424,35 @@ class CheckpointOptions(SpecModel):
     state_every_s: NonNegative = 30.0
 
 
+class FailureOptions(SpecModel):
+    """What is done about what goes wrong, by its cause.
+
+    Attributes:
+        out_of_memory: `halve` the micro-batch and accumulate gradients, or `fail` the trial.
+        lost_workers: how often in a row a trial may lose its worker without getting further; a node that is
+            lost is not counted.
+        wait_for_mlflow_min: minutes for which a trial goes on, or waits at its end, while MLflow is away.
+        wait_for_disk_min: minutes for which a trial pauses while a disk is full.
+    """
+
+    out_of_memory: Literal["halve", "fail"] = "halve"
+    lost_workers: Annotated[int, Field(ge=0)] = 2
+    wait_for_mlflow_min: Annotated[NonNegative, Field(allow_inf_nan=False)] = 240.0
+    wait_for_disk_min: Annotated[NonNegative, Field(allow_inf_nan=False)] = 60.0
+
+
 class RunOptions(CheckpointOptions):
     """How a trial is run. Changes nothing about its result, so no part of its identity.
 
     Attributes:
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
+        failures: what is done about what goes wrong.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    failures: FailureOptions = FailureOptions()
 
 
 def parse_trial(content: Mapping[str, Any]) -> TrialSpec:

@@ -81,6 +81,8 @@ class Training:
         self.total_steps = (
             spec.steps if spec.steps is not None else round((spec.epochs or 0) * self.steps_per_epoch)
         )
+        self.micro_batch_size = min(spec.micro_batch_size or self.batch_size, self.batch_size)
+        self._images_at_once = max(1, min(MOST_IMAGES, MOST_PIXELS // dataset.train.images[0, 0].size))
         self.objective = build_objective(
             dataset.task, label_smoothing=spec.label_smoothing, class_weights=_class_weights(spec, dataset)
         )
@@ -142,7 +144,7 @@ class Training:
         is that of the whole batch.
         """
         images, labels = self._training_batch()
-        n_parts = math.ceil(len(images) / (self.spec.micro_batch_size or len(images)))
+        n_parts = math.ceil(len(images) / self.micro_batch_size)
         edges = [len(images) * part // n_parts for part in range(n_parts + 1)]
         parts = [slice(start, stop) for start, stop in pairwise(edges)]
         weights = [self.objective.weight(labels[part]) for part in parts] if len(parts) > 1 else [1.0]
@@ -258,12 +260,20 @@ class Training:
     def logits(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return (n_samples, n_classes) logits and the labels of a split, batch norm in eval mode."""
         self.network.module.eval()
-        logits, labels = [], []
-        n_at_once = max(1, min(MOST_IMAGES, MOST_PIXELS // self.dataset.train.images[0, 0].size))
-        for start in range(0, len(split.labels), n_at_once):
-            pixels, batch_labels = self._batch(split, slice(start, start + n_at_once))
-            logits.append(self._forward(self._normalized(scale_pixels(pixels))).float())
+        logits: list[Tensor] = []
+        labels: list[Tensor] = []
+        start = 0
+        while start < len(split.labels):
+            try:
+                pixels, batch_labels = self._batch(split, slice(start, start + self._images_at_once))
+                logits.append(self._forward(self._normalized(scale_pixels(pixels))).float())
+            except torch.OutOfMemoryError:
+                if self._images_at_once == 1:
+                    raise
+                self._images_at_once = math.ceil(self._images_at_once / 2)
+                continue
             labels.append(batch_labels)
+            start += len(batch_labels)
         return torch.cat(logits), torch.cat(labels)
 
     def predict(self, split: Split) -> np.ndarray:
@@ -294,6 +304,7 @@ class Training:
             "loss_count": self._loss_count,
             "best": [getattr(self.selection, name) for name in SELECTION_FACTS],
             "optimizer": optimizer_plain,
+            "micro_batch_size": self.micro_batch_size,
         }
         return Contents(tensors, facts)
 
@@ -303,6 +314,8 @@ class Training:
         self.network.module.load_state_dict(_unprefixed("model", state.tensors))
         unpack_optimizer(self.optimizer, _unprefixed("optimizer", state.tensors), facts["optimizer"])
         self.step, self.seconds = facts["step"], facts["seconds"]
+        # Halved for want of memory once, halved to the end: batch norm has seen it.
+        self.micro_batch_size = facts.get("micro_batch_size", self.micro_batch_size)
         self._loss_sum, self._loss_count = facts["loss_sum"], facts["loss_count"]
         self.selection = Selection(
             self.spec.selection_metric,

@@ -10,9 +10,10 @@ import torch
 from trainables.errors import NotFiniteError, StaleAttemptError, TrackingError, UserError
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
-from trainables.progress import Progress, Status
+from trainables.progress import REPORT_EVERY_S, Progress, Status
 from trainables.record import Store, TrialWriter
 from trainables.record.environment import describe_environment
+from trainables.record.trouble import without_secrets
 from trainables.spec import RunOptions, TrialSpec
 
 
@@ -48,23 +49,33 @@ def run_trial(
     """Train a resolved spec and keep its record, yielding every few seconds and at evaluations.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
-    Closing the iterator commits a state and marks the run killed, so that it can go on later.
+    Closing the iterator, or a SIGTERM to a worker of Ray, commits a state and marks the run killed, so that
+    it can go on later.
 
     Raises:
         TrackingError: MLflow cannot be used; the trial is as good as its last state.
+        RuntimeError: the GPU reported an error, after which only a fresh process can use it.
     """
     torch.set_num_threads(options.threads)
     device = _device(options)
-    record = TrialWriter.open(store, spec, study=study, environment=describe_environment(device))
+    environment = describe_environment(device)
+    record = TrialWriter.open(store, spec, study=study, environment=environment, failures=options.failures)
     if record.is_finished:
         yield Progress(0, 0, "reused")
+        return
+    if record.is_concluded:
+        record.finish()  # its process died between its last write and this mark
+        yield Progress(0, 0, "finished")
         return
     trial: _Trial = _TRIALS[spec.training.method](spec, record, options)
     try:
         trial.prepare(device, data_root)
         yield from trial.train()
         trial.conclude()
-    except GeneratorExit:
+        while not record.drain(within_s=REPORT_EVERY_S):
+            yield trial.progress("running")
+        record.finish()
+    except (GeneratorExit, SystemExit):
         trial.interrupt()
         raise
     except StaleAttemptError as error:
@@ -72,12 +83,25 @@ def run_trial(
     except TrackingError:
         raise  # not the trial's fault, and there is nowhere to write it
     except Exception as error:
+        if _has_spoiled_the_process(error):
+            raise
         is_expected = isinstance(error, UserError | NotFiniteError)
-        cause = str(error) if is_expected else f"{type(error).__name__}: {error}"
+        cause = without_secrets(str(error) if is_expected else f"{type(error).__name__}: {error}")
         record.fail(cause, details=None if is_expected else traceback.format_exc())
         yield trial.progress("failed", cause=cause)
     else:
         yield trial.progress("finished")
+    finally:
+        record.close()
+
+
+def _has_spoiled_the_process(error: Exception) -> bool:
+    """Whether CUDA's context is lost: every later call to the GPU fails in this process."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
 
 
 def _device(options: RunOptions) -> torch.device:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from trainables.progress import Progress
@@ -25,6 +26,7 @@ class TransfusionTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this worker."""
+        self._node_id = ray.get_runtime_context().get_node_id()
         self._store: Store = open_store(config["tracking_uri"], experiment=config["experiment"])
         self._begin(config)
 
@@ -36,7 +38,7 @@ class TransfusionTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train until there is something to report."""
         progress = next(self._progress)
-        return {**asdict(progress), "done": progress.status != "running"}
+        return {**asdict(progress), "done": progress.status != "running", "node_id": self._node_id}
 
     def cleanup(self) -> None:
         """Stop: a running trial commits its state and is marked killed."""

@@ -4,7 +4,7 @@ One run per trial, for ever, found by its `trial_id` tag; all trials of all stud
 experiment, so that a trial two studies share is one run, and the UI can group by the tag `cell`.
 """
 
-from trainables.record import names
+from trainables.record import mlflow_settings, names
 from trainables.record.pointers import CheckpointRef
 from trainables.record.reader import RecordReader, TrialRecord, changed_datasets
 from trainables.record.store import Store, default_tracking_uri, open_store, persistently
@@ -18,6 +18,7 @@ __all__ = [
     "TrialWriter",
     "changed_datasets",
     "default_tracking_uri",
+    "mlflow_settings",
     "names",
     "open_store",
     "persistently",

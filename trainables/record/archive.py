@@ -74,6 +74,20 @@ class Archive:
         self.points = points_table(self.points, points)
 
 
+# What zip, JSON and Parquet raise at bytes that somebody changed.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
+
+
 def write_archive(archive: Archive, stream: IO[bytes]) -> None:
     """Write an archive; `read_archive` gives it back equal."""
     content = {
@@ -99,6 +113,17 @@ def read_archive(path: Path) -> Archive | None:
             return None
         runs = [StoredRun(**run) for run in content["runs"]]
         known = {run_id: set(metrics) for run_id, metrics in content["known"].items()}
-    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError):
+        archive = Archive({run.run_id: run for run in runs}, points, known)
+    except _DAMAGE:
         return None
-    return Archive({run.run_id: run for run in runs}, points, known)
+    return archive if all(map(_is_whole, runs)) else None
+
+
+def _is_whole(run: StoredRun) -> bool:
+    texts, mappings = (run.run_id, run.status), (run.tags, run.metrics)
+    is_timed = isinstance(run.start_time, int) and isinstance(run.end_time, int | None)
+    return (
+        is_timed
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(mapping, dict) for mapping in mappings)
+    )

@@ -16,6 +16,7 @@ ATTEMPT = "attempt"
 CAUSE = "cause"
 STATE = "state"
 CHECKPOINT_PREFIX = "checkpoint."
+FINAL = "final"
 STUDY_PREFIX = "study."
 RUN_NAME = "mlflow.runName"
 GIT_COMMIT = "mlflow.source.git.commit"
@@ -23,6 +24,9 @@ GIT_DIRTY = "git_dirty"
 HOST = "host"
 DEVICE = "device"
 DATASET_DIGEST = "dataset_digest"
+PROCESS = "process"
+ALIVE = "alive"
+MICRO_BATCH_SIZE = "micro_batch_size"
 
 # Tag and artifacts of a study's run
 STUDY = "study"
@@ -38,6 +42,11 @@ TRACEBACK_FILE = "traceback.txt"
 
 # MLflow stores at most this many characters in a tag.
 MAX_TAG_CHARACTERS = 8000
+
+# A running trial tells the time (whole seconds since 1970, UTC) in its tag ALIVE at least this often …
+HEARTBEAT_EVERY_S = 30.0
+# … and one that has been silent for so long has lost its process.
+DEAD_AFTER_S = 180.0
 
 STATUS_WORDS = {
     "FINISHED": "finished",

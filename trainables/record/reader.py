@@ -11,15 +11,18 @@ from torch import Tensor
 
 from trainables.checkpoints import read_checkpoint
 from trainables.errors import CheckpointError, SpecError, TrackingError, suggestion
+from trainables.identity import trial_id
 from trainables.record import names
 from trainables.record.library import RunLibrary
-from trainables.record.pointers import CheckpointRef, checkpoint_refs, state_ref
+from trainables.record.pointers import CheckpointRef, read_pointers
 from trainables.record.runs import StoredRun, canonical, tag_query
 from trainables.record.store import Store, open_store
 from trainables.spec import SPEC_VERSION, DatasetSpec, TrialSpec, parse_trial
 
 _SEED_LAST = re.compile(r'(.*), "seed": (0|[1-9][0-9]*)\}', re.DOTALL)
 SEED_LIMIT = 2**31
+MAX_SEED_DIGITS = 10
+MAX_MISTAKES = 1000
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class RecordReader:
             except (TrackingError, CheckpointError) as error:
                 # Whoever mends it by hand wants to see that it is mended.
                 self._library.forget(counting.run_id)
-                self.notices.append(str(error))
+                self._note(str(error))
         if n_other_versions:
             self.notices.append(
                 f"{n_other_versions} runs were written by another version of this program, which described "
@@ -212,17 +215,21 @@ class RecordReader:
         self._library.notices.clear()
 
     def _record(self, run: StoredRun) -> TrialRecord:
-        tags = run.tags
+        tags, spec = run.tags, self._spec(run)
+        _check_identity(run, spec)
+        pointers = read_pointers(tags)
+        for problem in pointers.problems:
+            self._note(f"run {run.run_id}: {problem}; it counts as absent")
         return TrialRecord(
             run_id=run.run_id,
             trial_id=tags[names.TRIAL_ID],
             cell_id=tags.get(names.CELL_ID, ""),
-            spec=self._spec(run),
+            spec=spec,
             status=names.STATUS_WORDS[run.status],
             cause=tags.get(names.CAUSE) or None,
             metrics=run.metrics,
-            checkpoints=checkpoint_refs(tags),
-            state=state_ref(tags) if run.status != "FINISHED" else None,
+            checkpoints=pointers.checkpoints,
+            state=pointers.state if run.status != "FINISHED" else None,
             dataset_digest=tags.get(names.DATASET_DIGEST),
             studies=frozenset(
                 tag.removeprefix(names.STUDY_PREFIX) for tag in tags if tag.startswith(names.STUDY_PREFIX)
@@ -230,16 +237,21 @@ class RecordReader:
             seconds=(run.end_time - run.start_time) / 1000 if run.end_time else float("nan"),
         )
 
+    def _note(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
     def _spec(self, run: StoredRun) -> TrialSpec:
         text = run.tags.get(names.SPEC)
         if text is None:
             with self.store.artifact(run.run_id, names.SPEC_FILE) as file:
-                text = file.read_text()
+                # What is not text is no spec either, and is refused as such.
+                text = file.read_text(errors="replace")
             self._library.complete(run.run_id, names.SPEC, text)
         # Of trials that differ in their seed alone, which is written last, the first is parsed.
         found = _SEED_LAST.fullmatch(text)
         head, seed = found.groups() if found else ("", "")
-        if head in self._specs and int(seed) < SEED_LIMIT:
+        if head in self._specs and len(seed) <= MAX_SEED_DIGITS and int(seed) < SEED_LIMIT:
             return self._specs[head].model_copy(update={"seed": int(seed)})
         spec = _parsed(text, run.run_id)
         if head:
@@ -251,17 +263,29 @@ def _parsed(text: str, run_id: str) -> TrialSpec:
     try:
         content = json.loads(text)
         if isinstance(content, dict) and content.get("spec_version", SPEC_VERSION) != SPEC_VERSION:
+            version = str(content["spec_version"])[:20]
             raise _OtherVersionError(
-                f"run {run_id}: its spec has version {content['spec_version']}, this program "
+                f"run {run_id}: its spec has version {version}, this program "
                 f"has {SPEC_VERSION}; use the program that wrote it, or delete the run"
             )
+        if not isinstance(content, dict):
+            raise SpecError(f"expected an object, got {type(content).__name__}")
         return parse_trial(content)
-    except (SpecError, ValueError) as error:
-        mistakes = "; ".join(str(error).splitlines())
+    except (SpecError, ValueError, TypeError, RecursionError) as error:
+        mistakes = "; ".join(str(error).splitlines())[:MAX_MISTAKES]
         raise TrackingError(
             f"run {run_id}: its tag {names.SPEC!r} is not the spec of a trial ({mistakes}): "
             "it was edited by hand or written by another version; restore the tag, or delete the run"
         ) from None
+
+
+def _check_identity(run: StoredRun, spec: TrialSpec) -> None:
+    identity = run.tags.get(names.TRIAL_ID)
+    if identity is None or trial_id(spec) != identity:
+        raise TrackingError(
+            f"run {run.run_id}: its tags {names.SPEC!r} and {names.TRIAL_ID!r} ({identity}) are not of one "
+            "trial: one was edited by hand; restore it, or delete the run"
+        )
 
 
 def _positions(column: pd.Series, wanted: Sequence[str]) -> np.ndarray:

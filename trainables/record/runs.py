@@ -30,7 +30,7 @@ class StoredRun:
     def of(cls, run: "Run") -> "StoredRun":
         """Take over what is needed of MLflow's own."""
         info, data = run.info, run.data
-        return cls(info.run_id, info.status, info.start_time, info.end_time, data.tags, data.metrics)
+        return cls(info.run_id, info.status, info.start_time or 0, info.end_time, data.tags, data.metrics)
 
 
 def tag_query(*wanted: tuple[str, str]) -> str | None:
@@ -48,6 +48,6 @@ def canonical(runs: Iterable[AnyRun]) -> AnyRun:
 
     def rank(run: AnyRun) -> tuple[bool, int, str]:
         info = run if isinstance(run, StoredRun) else run.info
-        return info.status != "FINISHED", info.start_time, info.run_id
+        return info.status != "FINISHED", info.start_time or 0, info.run_id
 
     return min(runs, key=rank)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,33 +11,34 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-# Set before mlflow is imported, which reads them once.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # With the default of 7 retries one call to a dead server blocks for four minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-}.items():
-    os.environ.setdefault(_name, _value)
+import mlflow
+from mlflow.entities import Run, ViewType
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.utils.rest_utils import augmented_raise_for_status, http_request
 
-import mlflow  # noqa: E402
-from mlflow.entities import Run, ViewType  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.store.artifact.artifact_repo import ArtifactRepository  # noqa: E402
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: E402
-
-from trainables.errors import CheckpointError, TrackingError  # noqa: E402
-from trainables.record import names  # noqa: E402
-from trainables.record.runs import canonical, tag_query  # noqa: E402
+from trainables.errors import CheckpointError, TrackingError
+from trainables.record import names
+from trainables.record.runs import canonical, tag_query
+from trainables.record.trouble import (
+    REFUSED_CREDENTIALS,
+    http_status,
+    is_refusal,
+    without_secrets,
+    worded,
+)
 
 # Nobody needs to read that an SQLite file was made.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 SQLITE = "sqlite:///"
 PAGE = 1000
-RETRY_AFTER_S = (0.5, 2.0, 8.0)
-REFUSED = (400, 401, 403, 404)
+# A server that was started again answers after 4 to 16 s.
+RETRY_AFTER_S = (0.5, 2.0, 8.0, 16.0)
+SLOW_UPLOAD_BYTES_A_S = 1_000_000
 
 T = TypeVar("T")
 
@@ -57,6 +57,11 @@ def default_experiment() -> str:
     return os.environ.get("TRANSFUSION_EXPERIMENT", names.EXPERIMENT)
 
 
+def artifact_path(file: Path, folder: str | None) -> str:
+    """Return the path that a file gets in a folder of artifacts."""
+    return f"{folder}/{file.name}" if folder else file.name
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """The files of one run, without MLflow's client, which looks the run up at every call."""
@@ -70,20 +75,36 @@ class Artifacts:
         Raises:
             TrackingError: the artifact store cannot be used, or holds another number of bytes.
         """
-        path = f"{folder}/{file.name}" if folder else file.name
-        n_bytes = file.stat().st_size
+        path = artifact_path(file, folder)
+        persistently(f"uploading {path} of run {self.run_id}", lambda: self.send(file, folder=folder))
+        return path
 
-        def send() -> int | None:
-            self.repository.log_artifact(str(file), folder)
-            return self._sizes(folder).get(path)
+    def send(self, file: Path, *, folder: str | None = None) -> None:
+        """Upload a file once, and check that all of it arrived.
 
-        arrived = persistently(f"uploading {path} of run {self.run_id}", send)
+        Raises:
+            MlflowException, OSError: it did not.
+        """
+        path, n_bytes = artifact_path(file, folder), file.stat().st_size
+        self._put(file, folder, path)
+        arrived = self.sizes(folder).get(path)
         if arrived != n_bytes:
-            raise TrackingError(
+            raise OSError(
                 f"run {self.run_id}: uploaded {n_bytes} bytes as {path}, "
                 f"the artifact store holds {arrived}; check its disk and its server's log"
             )
-        return path
+
+    def _put(self, file: Path, folder: str | None, path: str) -> None:
+        repository = self.repository
+        if not isinstance(repository, HttpArtifactRepository) or repository._should_multipart_upload(file):
+            repository.log_artifact(str(file), folder)
+            return
+        # MLflow's own would give a server that passes a large file on no more time than a small answer.
+        wait_s = MLFLOW_HTTP_REQUEST_TIMEOUT.get()
+        timeout = (wait_s, wait_s + file.stat().st_size / SLOW_UPLOAD_BYTES_A_S)
+        with file.open("rb") as stream:
+            answer = http_request(repository._host_creds, f"/{path}", "PUT", data=stream, timeout=timeout)
+        augmented_raise_for_status(answer)
 
     def write_text(self, name: str, text: str) -> None:
         """Upload a text as a file."""
@@ -94,7 +115,7 @@ class Artifacts:
 
     def paths(self, folder: str | None = None) -> list[str]:
         """Return the paths of the files in a folder."""
-        return list(persistently(f"listing the artifacts of run {self.run_id}", lambda: self._sizes(folder)))
+        return list(persistently(f"listing the artifacts of run {self.run_id}", lambda: self.sizes(folder)))
 
     def delete(self, path: str) -> None:
         """Delete one file."""
@@ -113,7 +134,14 @@ class Artifacts:
         fetch = partial(self.repository.download_artifacts, path, folder)
         return Path(persistently(f"reading {path} of run {self.run_id}", fetch))
 
-    def _sizes(self, folder: str | None) -> dict[str, int | None]:
+    @contextmanager
+    def downloaded(self, path: str) -> Iterator[Path]:
+        """Give a local copy of a file; see `download`."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield self.download(path, folder)
+
+    def sizes(self, folder: str | None) -> dict[str, int | None]:
+        """Return the sizes of the files in a folder in bytes, by path; asked once."""
         return {entry.path: entry.file_size for entry in self.repository.list_artifacts(folder)}
 
 
@@ -122,7 +150,7 @@ class Store:
     """An open tracking store.
 
     Attributes:
-        uri: where it is; plain text that travels to the trials.
+        uri: where it is, perhaps with a password; `display_uri` is for eyes, files and other processes.
         client: MLflow's client for it.
         experiment: name of the experiment that holds all trials and studies.
         experiment_id: its id.
@@ -135,8 +163,8 @@ class Store:
 
     @property
     def display_uri(self) -> str:
-        """The address without a password."""
-        return _without_password(self.uri)
+        """The address without a password; `open_store` takes that from the environment."""
+        return without_secrets(self.uri)
 
     def run_address(self, *, local_port: int) -> str:
         """Return the address of a run's page in MLflow's UI, with `{run_id}` in the place of its id.
@@ -191,10 +219,16 @@ class Store:
         MLflow has no unique tags: when two processes create at the same moment, there may be two for a
         while. `canonical` is the rule by which everyone picks the same one.
         """
-        if found := self.search(tag, value):
-            return canonical(found)
-        run_name = tags.get(names.RUN_NAME)
-        return self.client.create_run(self.experiment_id, tags={**tags, tag: value}, run_name=run_name)
+        query = tag_query((tag, value))
+
+        def find_or_create() -> Run:
+            # Each time it looks first: a run may have been created though the answer was lost.
+            if query is not None and (found := list(self._pages(query))):
+                return canonical(found)
+            run_name = tags.get(names.RUN_NAME)
+            return self.client.create_run(self.experiment_id, tags={**tags, tag: value}, run_name=run_name)
+
+        return persistently("creating a run", find_or_create)
 
     def artifacts(self, run: Run) -> Artifacts:
         """Return the artifacts of a run."""
@@ -211,8 +245,8 @@ class Store:
             TrackingError: the store cannot be used now.
         """
         run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
-        with tempfile.TemporaryDirectory() as folder:
-            yield self.artifacts(run).download(path, folder)
+        with self.artifacts(run).downloaded(path) as file:
+            yield file
 
 
 def open_store(uri: str | None = None, *, experiment: str | None = None) -> Store:
@@ -221,20 +255,35 @@ def open_store(uri: str | None = None, *, experiment: str | None = None) -> Stor
     Call it in the driver before any trial does: several processes that open a fresh SQLite file at once
     break its migration.
 
+    Args:
+        uri: without the password, if MLFLOW_TRACKING_URI is the same with it.
+
     Raises:
         TrackingError: the store cannot be reached, or the experiment was deleted.
     """
-    uri, name = uri or default_tracking_uri(), experiment or default_experiment()
+    known, name = default_tracking_uri(), experiment or default_experiment()
+    uri = known if uri in (None, without_secrets(known)) else uri
+    assert uri is not None
     _check_writable(uri)
     mlflow.set_tracking_uri(uri)  # the artifact repositories of `mlflow-artifacts:` URIs read the global one
     try:
         client = mlflow.MlflowClient(uri)
         return Store(uri, client, name, _experiment_id(client, uri, name))
     except (MlflowException, OSError) as error:
-        raise TrackingError(
-            _without_password(f"MLflow at {uri} cannot be used: {_first_line(error)}; ")
-            + "start it, or mend MLFLOW_TRACKING_URI"
-        ) from None
+        raise TrackingError(_unusable(uri, error)) from None
+
+
+def _unusable(uri: str, error: BaseException) -> str:
+    place = f"MLflow at {without_secrets(uri)}"
+    if http_status(error) not in REFUSED_CREDENTIALS:
+        return f"{place} cannot be used: {worded(error)}; start it, or mend MLFLOW_TRACKING_URI"
+    if "Invalid Host header" in str(error):
+        return f"{place} does not answer to that name; start its server with --allowed-hosts, or use its IP"
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    given = f"MLFLOW_TRACKING_USERNAME={user}" if user else "MLFLOW_TRACKING_USERNAME is not set"
+    if not user and os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        given = "those of MLFLOW_TRACKING_TOKEN"
+    return f"{place} refused the credentials ({given}); set MLFLOW_TRACKING_USERNAME and _PASSWORD anew"
 
 
 def _check_writable(uri: str) -> None:
@@ -282,16 +331,7 @@ def persistently(what: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except (MlflowException, OSError) as error:
-            is_refused = isinstance(error, MlflowException) and error.get_http_status_code() in REFUSED
-            if pause is None or is_refused:
-                raise TrackingError(f"{what} failed: {_without_password(_first_line(error))}") from error
+            if pause is None or is_refusal(error):
+                raise TrackingError(f"{what} failed: {worded(error)}") from error
             time.sleep(pause)
     raise AssertionError("unreachable: the last round returns or raises")
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]*@", "://", text)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,50 +1,57 @@
 """Writes a trial's record: one writer at a time, every point once, checkpoints whole or absent.
 
-MLflow has no transactions. What makes the record true after a crash at any moment is the order of writes:
-a trial is claimed before anything of it is read, files are uploaded under names of their own before a tag
-points to them, one `log_batch` moves metrics and pointers together, and what a pointer has left is deleted
-last. The fence between two attempts is a check before each write; a write that is already under way when
-another process claims the trial can still arrive.
+A trial is claimed before anything of it is read. From then on the writer only queues: files wait in a local
+spool, everything is sent in order by its outbox (`trainables.record.outbox`), and only the end of a trial
+waits for MLflow. The fence between two attempts is a check before each write; a write that is already under
+way when another process claims the trial can still arrive.
 """
 
-import json
-import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import DatasetInput, InputTag, Metric
 from torch import Tensor
 
 from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
-from trainables.errors import CheckpointError, DataError, StaleAttemptError
-from trainables.identity import cell_id, flatten, trial_id
+from trainables.errors import CheckpointError, DataError
 from trainables.record import names
+from trainables.record.claim import Claim, claim
 from trainables.record.environment import Environment
-from trainables.record.pointers import CheckpointRef, checkpoint_refs, state_ref
-from trainables.record.runs import canonical
-from trainables.record.store import Artifacts, Store, persistently
-from trainables.spec import TrialSpec
+from trainables.record.outbox import Outbox
+from trainables.record.pointers import CheckpointRef, pointer, read_pointers
+from trainables.record.sends import Send, Sender, SpooledFile
+from trainables.record.spool import Spool
+from trainables.record.store import Artifacts, Store, artifact_path, persistently
+from trainables.record.trouble import without_secrets
+from trainables.spec import FailureOptions, TrialSpec
 
 FLUSH_EVERY_S = 5.0
+# Who is told to leave waits so long for an MLflow that is away: a spot node has two minutes.
+LEAVING_S = 60.0
 
 
 @dataclass
 class TrialWriter:
     """Writes the run of one trial. Made by `TrialWriter.open`.
 
+    Every method may raise what has stopped the sending of earlier writes: StaleAttemptError when another
+    process has taken the trial over, TrackingError when MLflow refused a write or has been away for too
+    long, DiskFullError when a disk has been full for too long.
+
     Attributes:
         is_finished: the trial is already done; nothing may be written.
-        checkpoints: those the run points to, by name.
-        state: the resumable state the run points to.
-        notices: what went wrong without stopping the trial, for people.
+        is_concluded: its final weights and its scores have arrived; all that is left is `finish`.
+        checkpoints: those the run points to, or will when all has arrived, by name.
+        state: the resumable state the run points to, or will.
+        notices: what went wrong without stopping the trial, for people; other threads may read it.
     """
 
     store: Store
@@ -53,8 +60,11 @@ class TrialWriter:
     attempt: str
     is_finished: bool
     checkpoints: dict[str, CheckpointRef]
+    is_concluded: bool = False
     state: CheckpointRef | None = None
     notices: list[str] = field(default_factory=list)
+    _outbox: Outbox | None = None
+    _sender: Sender | None = None
     _dataset_digest: str | None = None
     _uploaded: dict[int, CheckpointRef] = field(default_factory=dict)
     _metrics: list[Metric] = field(default_factory=list)
@@ -64,61 +74,53 @@ class TrialWriter:
 
     @classmethod
     def open(
-        cls, store: Store, spec: TrialSpec, *, study: str | None, environment: Environment
+        cls,
+        store: Store,
+        spec: TrialSpec,
+        *,
+        study: str | None,
+        environment: Environment,
+        failures: FailureOptions | None = None,
     ) -> "TrialWriter":
         """Find the run of a resolved spec or create it, and take it over.
 
         A finished run is only tagged with the study; any other gets a new attempt, after which the
         writer of an older attempt stops at its next write.
+
+        Args:
+            failures: for how long to wait for MLflow and for disks.
         """
-        identity = trial_id(spec)
-        study_tags = {names.STUDY_PREFIX + study: "yes"} if study else {}
-        tags = _identity_tags(spec)
-        run = store.find_or_create(names.TRIAL_ID, identity, tags={**tags, **study_tags})
-        if run.info.status == "FINISHED":
-            return cls._of_finished(store, run, study_tags)
-        if names.SPEC not in tags and names.SPEC_FILE not in store.artifacts(run).paths():
-            store.artifacts(run).write_text(names.SPEC_FILE, spec.model_dump_json(indent=2))
-        number = int(run.data.tags.get(names.ATTEMPT, "0-").split("-")[0]) + 1
-        attempt = f"{number}-{uuid.uuid4().hex[:8]}"
-        _log(
+        claimed = claim(store, spec, study=study, environment=environment)
+        run = claimed.run
+        pointers = read_pointers(run.data.tags)
+        writer = cls(
             store,
             run.info.run_id,
-            params=_params(spec) if not run.data.params else {},
-            tags={**tags, **study_tags, **environment.tags, names.ATTEMPT: attempt, names.CAUSE: ""},
+            store.artifacts(run),
+            claimed.attempt,
+            claimed.is_finished,
+            pointers.checkpoints,
         )
-        # Read again after the claim: what an older attempt has written until now, and whether another
-        # process has created a run of this trial at the same moment.
-        found = canonical(store.search(names.TRIAL_ID, identity))
-        if found.info.run_id != run.info.run_id:
-            store.client.delete_run(run.info.run_id)
-            return cls.open(store, spec, study=study, environment=environment)
-        if found.info.status == "FINISHED":
-            return cls._of_finished(store, found, study_tags)
-        writer = cls._of_claimed(store, found, attempt)
-        writer.artifacts.write_text(names.ENVIRONMENT_FILE, json.dumps(environment.details, indent=2))
+        if not claimed.is_finished:
+            writer.state = pointers.state
+            # The write that points to the final weights is the last but the marks of the end. A run that was
+            # marked failed afterwards (`transfusion doctor`) is trained anew.
+            writer.is_concluded = names.FINAL in pointers.checkpoints and run.info.status != "FAILED"
+            writer.notices += [f"{problem}; it counts as absent" for problem in pointers.problems]
+            writer._begin(claimed, failures or FailureOptions())
         return writer
 
-    @classmethod
-    def _of_finished(cls, store: Store, run: Run, study_tags: dict[str, str]) -> "TrialWriter":
-        if missing := {key: value for key, value in study_tags.items() if key not in run.data.tags}:
-            _log(store, run.info.run_id, tags=missing)
-        refs = checkpoint_refs(run.data.tags)
-        attempt = run.data.tags.get(names.ATTEMPT, "")
-        return cls(store, run.info.run_id, store.artifacts(run), attempt, True, refs)
-
-    @classmethod
-    def _of_claimed(cls, store: Store, run: Run, attempt: str) -> "TrialWriter":
-        run_id, tags = run.info.run_id, run.data.tags
-        if run.info.status != "RUNNING":
-            persistently(f"marking run {run_id} running", lambda: store.client.update_run(run_id, "RUNNING"))
-        writer = cls(store, run_id, store.artifacts(run), attempt, False, checkpoint_refs(tags))
-        writer.state = state_ref(tags)
-        writer._dataset_digest = tags.get(names.DATASET_DIGEST)
-        writer._known_points = writer._read_points(run.data.metrics)
-        if run.data.metrics or writer.state or writer.checkpoints:
-            writer._discard_uncommitted()
-        return writer
+    def _begin(self, claimed: Claim, failures: FailureOptions) -> None:
+        run = claimed.run
+        self._dataset_digest = run.data.tags.get(names.DATASET_DIGEST)
+        self._known_points = self._read_points(run.data.metrics)
+        spool = Spool(self.notices, wait_s=60 * failures.wait_for_disk_min)
+        self._sender = Sender(self.store, self.run_id, self.artifacts, self.attempt, spool, self.notices)
+        self._outbox = Outbox(self._sender, failures=failures)
+        # The thread of the outbox does not know this writer, so one that is dropped ends it.
+        weakref.finalize(self, self._outbox.close)
+        if not claimed.is_first:
+            self._discard_uncommitted()
 
     def log_dataset(self, *, name: str, digest: str) -> None:
         """Log the digest of the images and labels as an MLflow dataset input, once.
@@ -135,12 +137,7 @@ class TrialWriter:
             )
         dataset = MetaDataset(CodeDatasetSource(tags={}), name=name, digest=digest[:36])
         entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
-        try:
-            self.store.client.log_inputs(self.run_id, [entry])
-        except MlflowException:
-            # MLflow looks for the dataset, then inserts it: of two processes that are the first to name
-            # it at the same moment, one violates its uniqueness. Now it is there to be found.
-            persistently("logging a dataset", lambda: self.store.client.log_inputs(self.run_id, [entry]))
+        self._put(Send(inputs=[entry]))
         self._tags[names.DATASET_DIGEST] = self._dataset_digest = digest
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
@@ -153,18 +150,30 @@ class TrialWriter:
         if time.monotonic() - self._last_flush > FLUSH_EVERY_S:
             self.flush()
 
-    def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Send what is buffered, and tags with it; with nothing to send, do nothing.
+    def flush(self) -> None:
+        """Queue what is buffered; with nothing to send, only look whether the sending goes on."""
+        if self._metrics or self._tags:
+            self._put(Send())
+        else:
+            self._open_outbox().check()
+        self._last_flush = time.monotonic()
+
+    def drain(self, *, within_s: float | None = None) -> bool:
+        """Flush, and wait until all has arrived, or so many seconds; say whether it has."""
+        self.flush()
+        return self._open_outbox().drain(within_s=within_s)
+
+    def has_room(self, contents: Contents) -> bool:
+        """Say whether this machine's disk has room for a checkpoint; a notice tells when it has not.
 
         Raises:
-            StaleAttemptError: another process has taken the trial over; nothing was sent.
-            TrackingError: MLflow cannot be used now; the metrics stay in the buffer.
+            DiskFullError: there has been none for as long as one waits.
         """
-        if self._metrics or self._tags or tags:
-            self._check_attempt()
-            _log(self.store, self.run_id, metrics=self._metrics, tags={**self._tags, **(tags or {})})
-            self._metrics, self._tags = [], {}
-        self._last_flush = time.monotonic()
+        return self._open_outbox().spool.has_room("a checkpoint", n_bytes=_n_bytes(contents))
+
+    def log_tag(self, name: str, value: str) -> None:
+        """Buffer a tag."""
+        self._tags[name] = value
 
     def commit_checkpoints(
         self, weights: Mapping[str, Mapping[str, Tensor]], steps: Mapping[str, int]
@@ -177,27 +186,29 @@ class TrialWriter:
             weights: by the name of the checkpoint.
             steps: optimizer steps taken, by the same names.
         """
+        send = Send()
         for name, tensors in weights.items():
             step = steps[name]
             if step not in self._uploaded:
                 contents = Contents(dict(tensors), {"step": step})
-                self._uploaded[step] = self._upload("weights", contents, folder=names.CHECKPOINTS)
+                self._uploaded[step], file = self._spool("weights", contents, folder=names.CHECKPOINTS)
+                send.files.append(file)
         refs = {name: replace(self._uploaded[steps[name]], name=name) for name in weights}
-        self.flush({names.CHECKPOINT_PREFIX + name: _pointer(ref) for name, ref in refs.items()})
+        send.tags = {names.CHECKPOINT_PREFIX + name: pointer(ref) for name, ref in refs.items()}
         replaced = {self.checkpoints[name].path for name in refs if name in self.checkpoints}
         self.checkpoints |= refs
-        self._discard(sorted(replaced - {ref.path for ref in self.checkpoints.values()}))
+        send.obsolete = sorted(replaced - {ref.path for ref in self.checkpoints.values()})
+        self._put(send)
 
     def commit_state(self, state: Contents) -> None:
         """Upload a resumable state, point the run at it, then delete the one it replaces."""
-        ref = self._upload("state", state, folder=names.STATES)
-        self.flush({names.STATE: _pointer(ref)})
+        ref, file = self._spool("state", state, folder=names.STATES)
         replaced, self.state = self.state, ref
-        if replaced is not None:
-            self._discard([replaced.path])
+        obsolete = [replaced.path] if replaced is not None else []
+        self._put(Send(files=[file], tags={names.STATE: pointer(ref)}, obsolete=obsolete, state=file))
 
     def load_state(self) -> Contents | None:
-        """Return the newest committed state, or None to begin anew.
+        """Return the newest committed state, or None to begin anew; asked before anything is written.
 
         A damaged state costs the work it stood for, not the trial: it is noted and the trial begins anew.
 
@@ -207,53 +218,72 @@ class TrialWriter:
         if self.state is None:
             return None
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                file = self.artifacts.download(self.state.path, folder)
+            with self.artifacts.downloaded(self.state.path) as file:
                 return read_checkpoint(file, sha256=self.state.sha256)
         except CheckpointError as error:
             self.notices.append(f"the resumable state is damaged, beginning anew: {error}")
-            self.state = None
+            damaged, self.state = self.state, None
+            self._put(Send(tags={names.STATE: ""}, obsolete=[damaged.path]))
             return None
 
     def log_predictions(self, split: str, table: pd.DataFrame) -> None:
         """Log one row per sample: sample_id, group, label(s), scores."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{split}.parquet"
-            table.to_parquet(file, index=False)
-            self.artifacts.upload(file, folder=names.PREDICTIONS)
+        n_bytes = int(table.memory_usage(deep=True).sum())
+        write = partial(table.to_parquet, index=False)
+        file, _ = self._open_outbox().spool.write(f"{split}.parquet", write, n_bytes=n_bytes)
+        self._put(Send(files=[_spooled(file, names.PREDICTIONS)]))
+
+    def hurry(self) -> None:
+        """Wait no longer than LEAVING_S for MLflow or a disk from now on: this process has to leave."""
+        self._open_outbox().hurry(LEAVING_S)
 
     def finish(self) -> None:
-        """Flush and mark the trial finished; its resumable state goes."""
-        self.flush()
-        self._end("FINISHED")
-        # Nothing from here on may fail the trial.
+        """Let the resumable state go, and mark the trial finished when all else has arrived."""
         if self.state is not None:
-            self._discard([self.state.path])
+            self._put(Send(tags={names.STATE: ""}, obsolete=[self.state.path]))
+        self._end("FINISHED")
 
     def fail(self, cause: str, *, details: str | None = None) -> None:
-        """Flush and mark the trial failed with its cause; `details` (a traceback) become an artifact."""
+        """Mark the trial failed with its cause; `details` (a traceback) become an artifact."""
+        outbox = self._open_outbox()
+        outbox.check()
         if details is not None:
-            self.artifacts.write_text(names.TRACEBACK_FILE, details)
-        self.flush({names.CAUSE: cause[: names.MAX_TAG_CHARACTERS]})
+            text = without_secrets(details)
+            write = partial(Path.write_text, data=text)
+            file, _ = outbox.spool.write(names.TRACEBACK_FILE, write, n_bytes=len(text))
+            self._put(Send(files=[_spooled(file, None)]))
+        self._tags[names.CAUSE] = without_secrets(cause)[: names.MAX_TAG_CHARACTERS]
         self._end("FAILED")
 
     def interrupt(self) -> None:
-        """Flush and mark the trial killed: it goes on when it is run again."""
-        self.flush()
+        """Mark the trial killed: it goes on when it is run again. Does not wait long for MLflow."""
+        self.hurry()
         self._end("KILLED")
 
-    def _end(self, status: str) -> None:
-        self._check_attempt()
-        end = partial(self.store.client.set_terminated, self.run_id, status)
-        persistently(f"marking run {self.run_id} {status.lower()}", end)
+    def close(self) -> None:
+        """Send nothing more and leave no local files; what was not sent is lost. Ended writers are closed."""
+        if self._outbox is not None:
+            self._outbox.close()
 
-    def _check_attempt(self) -> None:
-        run = persistently(f"reading run {self.run_id}", lambda: self.store.client.get_run(self.run_id))
-        present = run.data.tags.get(names.ATTEMPT)
-        if present != self.attempt:
-            raise StaleAttemptError(
-                f"run {self.run_id}: attempt {present} has taken over from attempt {self.attempt}"
-            )
+    def _end(self, status: str) -> None:
+        assert self._sender is not None, "a finished trial is not written"
+        try:
+            self._put(Send(status=status))
+            self._open_outbox().drain()
+            self._sender.report_undeleted()
+        finally:
+            self.close()
+
+    def _put(self, send: Send) -> None:
+        """Queue a step, and with it what is buffered."""
+        send = replace(send, metrics=self._metrics, tags={**self._tags, **send.tags})
+        self._open_outbox().put(send)
+        self._metrics, self._tags = [], {}
+        self._last_flush = time.monotonic()
+
+    def _open_outbox(self) -> Outbox:
+        assert self._outbox is not None, "a finished trial is not written"
+        return self._outbox
 
     def _read_points(self, metrics: Mapping[str, float]) -> set[tuple[str, int]]:
         def history(name: str) -> list[Metric]:
@@ -262,71 +292,28 @@ class TrialWriter:
 
         return {(metric.key, metric.step) for name in metrics for metric in history(name)}
 
-    def _upload(self, name: str, contents: Contents, *, folder: str) -> CheckpointRef:
+    def _spool(self, name: str, contents: Contents, *, folder: str) -> tuple[CheckpointRef, SpooledFile]:
         step = int(contents.facts["step"])
-        with tempfile.TemporaryDirectory() as local:
-            # A name of its own, so that no upload ever touches a committed file.
-            file = Path(local) / f"{name}-{step:07d}-{uuid.uuid4().hex[:12]}.safetensors"
-            sha256 = write_checkpoint(file, contents.tensors, facts=contents.facts)
-            path = self.artifacts.upload(file, folder=folder)
-            return CheckpointRef(name, path, sha256, step, file.stat().st_size)
+        outbox = self._open_outbox()
+        outbox.check()
+        write = partial(write_checkpoint, tensors=contents.tensors, facts=contents.facts)
+        # A name of its own, so that no upload ever touches a committed file.
+        unique = f"{name}-{step:07d}-{uuid.uuid4().hex[:12]}.safetensors"
+        file, sha256 = outbox.spool.write(unique, write, n_bytes=_n_bytes(contents))
+        spooled = _spooled(file, folder)
+        return CheckpointRef(name, spooled.path, sha256, step, file.stat().st_size), spooled
 
     def _discard_uncommitted(self) -> None:
         """Delete what earlier attempts uploaded and never pointed to."""
         pointed = {ref.path for ref in (*self.checkpoints.values(), self.state) if ref is not None}
         present = [*self.artifacts.paths(names.CHECKPOINTS), *self.artifacts.paths(names.STATES)]
-        self._discard([path for path in present if path not in pointed])
-
-    def _discard(self, paths: list[str]) -> None:
-        """Delete files nothing points to any more; a failure costs disk, not the trial."""
-        for path in paths:
-            try:
-                self.artifacts.delete(path)
-            except (MlflowException, OSError) as error:
-                self.notices.append(f"{path} could not be deleted: {error}")
+        if orphans := [path for path in present if path not in pointed]:
+            self._put(Send(obsolete=orphans))
 
 
-def _log(
-    store: Store,
-    run_id: str,
-    *,
-    metrics: list[Metric] | None = None,
-    params: Mapping[str, object] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    # Sorted keys keep concurrent writers of a database from locking rows in different orders.
-    batch = {
-        "metrics": sorted(metrics or [], key=lambda metric: (metric.key, metric.step)),
-        "params": [Param(key, str(value)) for key, value in sorted((params or {}).items())],
-        "tags": [RunTag(key, value) for key, value in sorted((tags or {}).items())],
-    }
-    persistently(f"writing to run {run_id}", lambda: store.client.log_batch(run_id, **batch))
+def _n_bytes(contents: Contents) -> int:
+    return sum(tensor.nbytes for tensor in contents.tensors.values())
 
 
-def _identity_tags(spec: TrialSpec) -> dict[str, str]:
-    text = json.dumps(spec.model_dump(mode="json"))
-    identity = cell_id(spec)
-    return {
-        names.KIND: names.TRIAL_KIND,
-        names.CELL: f"{spec.cell_label} · {identity[:6]}",
-        names.CELL_ID: identity,
-        names.RUN_NAME: spec.label,
-        # A chain of many pretrainings may not fit a tag; then an artifact holds it.
-        **({names.SPEC: text} if len(text) <= names.MAX_TAG_CHARACTERS else {}),
-    }
-
-
-def _params(spec: TrialSpec) -> dict[str, object]:
-    """Every axis a person filters by, then every field of the spec."""
-    axes = {
-        "architecture": spec.architecture.label,
-        "init": spec.init.kind,
-        "transfusion_depth": spec.transfused_stages,
-        "dataset": spec.dataset.label,
-        "source": spec.init.source.label if spec.init.source else "none",
-    }
-    return {**axes, **flatten(spec)}
-
-
-def _pointer(ref: CheckpointRef) -> str:
-    return json.dumps(asdict(ref))
+def _spooled(file: Path, folder: str | None) -> SpooledFile:
+    return SpooledFile(file, folder, artifact_path(file, folder))

@@ -1,0 +1,162 @@
+"""What a trial does about what goes wrong: too little memory, a GPU that failed, a worker told to go."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import tiny_trial
+from tests.test_trial import EVERY_EVALUATION, equal, final_weights, find, finish, start
+from trainables.record import Store
+from trainables.spec import FailureOptions
+from trainables.training import Training
+
+
+@pytest.fixture(autouse=True)
+def every_evaluation_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.progress.REPORT_AT_MOST_EVERY_S", -1.0)
+
+
+def room_for(n_images: int, *, after_calls: int = 0) -> Callable[[Training, Tensor], object]:
+    """Make a forward pass that runs out of memory with more images at once, from some call on."""
+    forward, calls = Training._forward, 0
+
+    def limited(training: Training, images: Tensor) -> object:
+        nonlocal calls
+        calls += 1
+        if len(images) > n_images and calls > after_calls:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(training, images)
+
+    return limited
+
+
+def test_too_little_memory_halves_the_micro_batch_until_it_fits_and_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_forward", room_for(5))
+        *_, last = start(store, spec)
+    assert last.status == "finished"
+    assert [notice.split(",")[0] for notice in last.notices] == [
+        "out of GPU memory after step 0 with 16 images at once: goes on from step 0 with 8",
+        "out of GPU memory after step 0 with 8 images at once: goes on from step 0 with 4",
+    ]
+    record = find(store, spec)
+    assert store.client.get_run(record.run_id).data.tags["micro_batch_size"] == "4"
+    # What the notice promises: the same as asking for micro-batches of that size.
+    asked = tiny_trial(
+        training={"steps": 12, "batch_size": 16, "evaluation": {"points": 4}, "micro_batch_size": 4}
+    )
+    assert equal(final_weights(store, record), final_weights(store, finish(store, asked)))
+
+
+def test_memory_that_runs_out_on_the_way_costs_the_steps_since_the_last_state(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    taken: list[int] = []
+    take = Training._take_step
+
+    def counted(training: Training) -> None:
+        take(training)
+        taken.append(training.step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_take_step", counted)
+        # Evaluations and states at 0, 1, 2, 5, 12; each evaluation is some calls, too.
+        patched.setattr(Training, "_forward", room_for(8, after_calls=20))
+        *_, last = start(store, spec)
+    assert last.status == "finished"
+    assert taken[-1] == 12
+    redone = len(taken) - len(set(taken))
+    assert 0 <= redone <= 7, "more than one interval was redone"
+    steps = [point.step for point in store.client.get_metric_history(find(store, spec).run_id, "val_loss")]
+    assert sorted(steps) == [0, 1, 2, 5, 12]
+
+
+def test_an_evaluation_for_which_memory_does_not_suffice_is_done_in_smaller_pieces(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    undisturbed = finish(store, spec)
+    store.client.delete_run(undisturbed.run_id)
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_forward", room_for(16))
+        again = finish(store, spec)
+    for name, value in undisturbed.metrics.items():
+        if name != "train_seconds":
+            assert again.metrics[name] == pytest.approx(value, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("n_images", "options"),
+    [
+        (0, EVERY_EVALUATION),
+        (5, EVERY_EVALUATION.model_copy(update={"failures": FailureOptions(out_of_memory="fail")})),
+    ],
+)
+def test_where_halving_does_not_help_or_is_not_wanted_the_trial_fails_with_the_cause(
+    store: Store, monkeypatch: pytest.MonkeyPatch, n_images: int, options: object
+) -> None:
+    spec = tiny_trial()
+    monkeypatch.setattr(Training, "_forward", room_for(n_images))
+    *_, last = start(store, spec, options)  # type: ignore[arg-type]
+    assert last.status == "failed"
+    assert "CUDA out of memory" in (find(store, spec).cause or "")
+
+
+def test_a_halved_micro_batch_stays_halved_when_the_trial_goes_on_elsewhere(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_forward", room_for(8))
+        begun = start(store, spec)
+        while next(begun).step < 5:
+            continue
+        begun.close()  # type: ignore[attr-defined]
+    seen: list[int] = []
+    forward = Training._forward
+
+    def watched(training: Training, images: Tensor) -> object:
+        if training.network.module.training:
+            seen.append(len(images))
+        return forward(training, images)
+
+    monkeypatch.setattr(Training, "_forward", watched)
+    finish(store, spec)
+    assert set(seen) == {8}
+
+
+@pytest.mark.parametrize(
+    "error", [torch.AcceleratorError("an illegal memory access"), RuntimeError("CUDA error: unspecified")]
+)
+def test_a_gpu_that_failed_costs_the_process_and_not_the_trial(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    spec = tiny_trial()
+
+    def broken(training: Training) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_take_step", broken)
+        with pytest.raises(RuntimeError, match=str(error)):
+            list(start(store, spec))
+    assert find(store, spec).status == "running"
+    assert finish(store, spec).status == "finished"
+
+
+def test_a_worker_that_is_told_to_go_commits_its_state(store: Store) -> None:
+    spec = tiny_trial()
+    running = start(store, spec)
+    while next(running).step < 5:
+        continue
+    with pytest.raises(SystemExit):
+        running.throw(SystemExit(1))  # type: ignore[attr-defined]
+    record = find(store, spec)
+    assert record.status == "killed"
+    assert record.resumes_at_step == 5
