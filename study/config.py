@@ -1,5 +1,6 @@
 """Reads a study file, and reports all its mistakes at once, each with its line."""
 
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,12 @@ from trainables.datasets.catalog import normalize_dataset
 from trainables.errors import SpecError, StudyFileError, unknown_choice
 from trainables.spec import DatasetSpec, TrialSpec, parse_trial
 from trainables.validation import FieldPath, Problem, describe, dotted
+
+# PyYAML reads 150 KB a second, and the studies we know have 5.
+MAX_KIB = 128
+# A message can quote what was written, and there can be one for every line.
+SHOWN_CHARACTERS = 1000
+SHOWN_PROBLEMS = 50
 
 __all__ = ["Study", "load_study", "load_trial", "parse_study"]
 
@@ -70,10 +77,7 @@ def load_trial(path: Path) -> TrialSpec:
     """
     text = _text(path)
     if path.suffix == ".json":
-        try:
-            return parse_trial(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise StudyFileError(str(path), [f"line {error.lineno}: not JSON: {error.msg}"]) from None
+        return parse_trial(_json(text, path))
     document = _document(text, str(path))
     problems = list(document.problems)
     content = _with_datasets(document.content, (), problems)
@@ -86,9 +90,22 @@ def load_trial(path: Path) -> TrialSpec:
     return spec
 
 
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StudyFileError(str(path), [f"line {error.lineno}: not JSON: {error.msg}"]) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5,000 digits
+        raise StudyFileError(str(path), [f"line 1: not JSON: {error}"]) from None
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_KIB * 1024 + 1)
+        if len(content) > MAX_KIB * 1024:
+            raise StudyFileError(str(path), [f"the file is larger than {MAX_KIB} KiB; is it the right one?"])
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StudyFileError(str(path), [f"line {line}: not UTF-8 text; save the file as UTF-8"]) from None
@@ -111,7 +128,17 @@ def _lines(document: Document, problems: Iterable[Problem]) -> list[str]:
         for problem in problems
         if problem in document.problems or problem.path not in misread
     }
-    return [f"line {line}: {message}" for line, message in sorted(numbered, key=lambda item: item[0])]
+    lines = [
+        f"line {line}: {_shortened(message)}" for line, message in sorted(numbered, key=lambda item: item[0])
+    ]
+    n_more = len(lines) - SHOWN_PROBLEMS
+    return [*lines[:SHOWN_PROBLEMS], f"and {n_more} more"] if n_more > 0 else lines
+
+
+def _shortened(message: str) -> str:
+    """Leave out the middle of a message that quotes a long text."""
+    n_left = SHOWN_CHARACTERS // 2
+    return message if len(message) <= SHOWN_CHARACTERS else f"{message[:n_left]} … {message[-n_left:]}"
 
 
 def _is_around(problem: Problem, other: Problem) -> bool:
@@ -164,6 +191,7 @@ def _study(file: StudyFile, text: str, document: Document, problems: list[Proble
         include=file.include,
         resources=file.resources,
         checkpoints=file.checkpoints,
+        failures=file.failures,
         analysis=file.analysis,
         text=text,
         document=document,

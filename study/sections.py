@@ -17,9 +17,17 @@ from trainables.architectures.catalog import ARCHITECTURES
 from trainables.datasets.spec import DataPath
 from trainables.errors import unknown_choice
 from trainables.fields import ListAsTuple, NonNegative, Positive, SpecModel
-from trainables.spec import CheckpointOptions, DatasetSpec, RunOptions, SelectionMetric, Sha256
+from trainables.spec import (
+    CheckpointOptions,
+    DatasetSpec,
+    FailureOptions,
+    RunOptions,
+    SelectionMetric,
+    Sha256,
+)
 
 NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "_-.")
+MOST_NAME_CHARACTERS = 100
 
 
 def _seeds(value: object) -> object:
@@ -41,6 +49,12 @@ def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 def _one_name(value: str) -> str:
     if not value or not set(value) <= NAME_CHARACTERS:
         raise ValueError(f"must consist of letters, digits and _ - . only, got {value!r}")
+    # It names a folder, too.
+    if value.startswith(".") or len(value) > MOST_NAME_CHARACTERS:
+        raise ValueError(
+            f"must not begin with a dot, and have at most {MOST_NAME_CHARACTERS} characters, "
+            f"got {value[:40]!r}"
+        )
     return value
 
 
@@ -202,6 +216,7 @@ class StudyFile(SpecModel):
     include: Annotated[tuple[Include, ...], ListAsTuple] = ()
     resources: ResourcesSection = ResourcesSection()
     checkpoints: CheckpointOptions = CheckpointOptions()
+    failures: FailureOptions = FailureOptions()
     analysis: AnalysisSection = AnalysisSection()
 
 
@@ -232,6 +247,7 @@ class Study:
     include: tuple[Include, ...]
     resources: ResourcesSection
     checkpoints: CheckpointOptions
+    failures: FailureOptions
     analysis: AnalysisSection
     text: str
     document: Document
@@ -239,7 +255,7 @@ class Study:
     @property
     def options(self) -> RunOptions:
         """How trials are run, but for what depends on the machine."""
-        return RunOptions(**self.checkpoints.model_dump())
+        return RunOptions(**self.checkpoints.model_dump(), failures=self.failures)
 
     @property
     def slots(self) -> int | None:

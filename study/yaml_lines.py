@@ -2,7 +2,7 @@
 
 PyYAML reads `no` as false, `012` as 10 and `12:30` as 750, and lets a duplicate key win silently. Here each
 of these is a mistake with its line. No tag constructs anything: the result is made of dicts, lists and
-scalars.
+scalars. What nests or multiplies beyond reason is refused before it takes time or memory.
 """
 
 import math
@@ -17,9 +17,17 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from trainables.validation import FieldPath, Problem, dotted
 
 MAX_VALUES = 100_000  # a few nested aliases can stand for billions of values
+MAX_KEYS = 1_000  # each that is unknown is compared with all that are known
+MAX_DEPTH = 50  # Python's stack ends at a few hundred
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = yaml.constructor.SafeConstructor()
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
+_WHOLE_NUMBERS = range(-(2**63), 2**63)
+# Escapes such as "\x1b" and "\ud800": what steers a terminal, ends a path, or cannot be written as UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
 
 
 class NotReadableError(Exception):
@@ -69,15 +77,33 @@ def read_yaml(text: str) -> Document:
     return Document(content, reader.lines, reader.problems)
 
 
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, and constructs nothing."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        if self._depth > MAX_DEPTH:
+            raise NotReadableError(self.line + 1, _TOO_DEEP)
+        self._depth += 1
+        node: Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def _compose(text: str) -> Node:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text)
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise NotReadableError(line, f"a character is not allowed in YAML: {error.reason}") from None
+    try:
+        node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise NotReadableError(mark.line + 1 if mark else 1, _reworded(error)) from None
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF", which is no character
+        raise NotReadableError(loader.line + 1, f"not YAML: {error}") from None
     if node is None:
         raise NotReadableError(1, "the file is empty; see configs/demo.yaml for an example")
     return node
@@ -104,9 +130,7 @@ class _Reader:
     def read(self, node: Node, path: FieldPath) -> Any:
         if node in self._open:
             raise NotReadableError(_line(node), f"{dotted(path)}: an anchor contains itself")
-        self._n_values += 1
-        if self._n_values > MAX_VALUES:
-            raise NotReadableError(_line(node), f"more than {MAX_VALUES} values; the anchors multiply them")
+        self._count(node, depth=len(self._open))
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         if node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
@@ -116,6 +140,13 @@ class _Reader:
         self._open.pop()
         return value
 
+    def _count(self, node: Node, *, depth: int) -> None:
+        self._n_values += 1
+        if self._n_values > MAX_VALUES:
+            raise NotReadableError(_line(node), f"more than {MAX_VALUES} values; the anchors multiply them")
+        if depth > MAX_DEPTH:
+            raise NotReadableError(_line(node), _TOO_DEEP)
+
     def _sequence(self, node: Node, path: FieldPath) -> list[Any]:
         assert isinstance(node, SequenceNode)
         for index, item in enumerate(node.value):
@@ -123,6 +154,8 @@ class _Reader:
         return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: MappingNode, path: FieldPath) -> dict[str, Any]:
+        if len(node.value) > MAX_KEYS:
+            raise NotReadableError(_line(node), f"more than {MAX_KEYS} keys in one mapping")
         content: dict[str, Any] = {}
         merged: list[Node] = []
         for key_node, value_node in node.value:
@@ -147,17 +180,22 @@ class _Reader:
                 content[key] = self.read(value_node, (*path, key))
         return content
 
-    def _merged(self, nodes: list[Node], path: FieldPath) -> Iterator[tuple[Node, Node]]:
+    def _merged(
+        self, nodes: list[Node], path: FieldPath, around: tuple[Node, ...] = ()
+    ) -> Iterator[tuple[Node, Node]]:
         """Yield the entries that `<<: *anchor` brings in; what the mapping has itself goes before them."""
         for node in nodes:
+            if node in self._open or node in around:
+                raise NotReadableError(_line(node), f"{dotted(path)}: an anchor contains itself")
+            self._count(node, depth=len(around))
+            inner = (*around, node)
             if isinstance(node, MappingNode):
-                if node in self._open:
-                    raise NotReadableError(_line(node), f"{dotted(path)}: an anchor contains itself")
                 own = [pair for pair in node.value if pair[0].tag != f"{_TAG}merge"]
                 yield from own
-                yield from self._merged([v for k, v in node.value if k.tag == f"{_TAG}merge"], path)
+                merged = [value for key, value in node.value if key.tag == f"{_TAG}merge"]
+                yield from self._merged(merged, path, inner)
             elif isinstance(node, SequenceNode):
-                yield from self._merged(node.value, path)
+                yield from self._merged(node.value, path, inner)
             else:
                 self._add(path, "<<: stands before the anchor of a mapping")
 
@@ -166,7 +204,10 @@ class _Reader:
             self._add_at(node, path, f"a key must be text, got {_kind(node)}")
             return None
         if node.tag == f"{_TAG}str":
-            return node.value
+            if _UNPRINTABLE.search(node.value) is None:
+                return node.value
+            self._add_at(node, path, f"the key {node.value!r} must be of characters that can be printed")
+            return None
         what = f" (YAML reads it as {_meaning(node)})" if _meaning(node) else ""
         self._add_at(node, path, f"the key {node.value} must be in quotes to be text{what}")
         return None
@@ -174,6 +215,10 @@ class _Reader:
     def _scalar(self, node: ScalarNode, path: FieldPath) -> Any:
         tag, text = node.tag.removeprefix(_TAG), node.value
         if tag == "str":
+            found = _UNPRINTABLE.search(text)
+            if found is not None:
+                self._add(path, f"the character {found[0]!r} is not allowed; write text that can be printed")
+                return _UNPRINTABLE.sub("�", text)
             return text
         if tag == "null":
             return None
@@ -200,6 +245,9 @@ class _Reader:
         except ValueError:  # `!!int abc`
             self._add(path, f"{node.value} is not a whole number")
             return 0
+        if value not in _WHOLE_NUMBERS:
+            self._add(path, f"must be a whole number of at most 63 bits, got one of {value.bit_length()}")
+            return 0
         if _OCTAL.fullmatch(node.value):
             plain = int(node.value.replace("_", ""))
             self._add(path, f"YAML reads {node.value} as {value} (octal); write {value} or {plain}")
@@ -212,7 +260,7 @@ class _Reader:
     def _number(self, node: ScalarNode, path: FieldPath) -> float:
         try:
             value = float(_SCALARS.construct_yaml_float(node))
-        except ValueError:
+        except (ValueError, OverflowError):
             self._add(path, f"{node.value} is not a number")
             return 0.0
         if not math.isfinite(value):

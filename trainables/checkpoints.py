@@ -60,8 +60,13 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            return Contents({name: file.get_tensor(name) for name in file.keys()}, facts)  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+            if not isinstance(facts, dict):
+                raise ValueError(f"its facts are no mapping but a {type(facts).__name__}")
+            # Copies: what is read is a view of the file, which would keep a deleted one on its disk.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return Contents(tensors, facts)
+    # A header that was written by others can hold what torch has no type for, or JSON that never ends.
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path.name}: not a readable safetensors file ({error})") from None
 
 
@@ -90,9 +95,22 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 def unpack_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
 ) -> None:
-    """Give an optimizer the state that `pack_optimizer` took."""
+    """Give an optimizer the state that `pack_optimizer` took.
+
+    Raises:
+        CheckpointError: the state is of another optimizer or network; nothing has been changed.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **plain}.items():
-        index, slot = name.split(".", 1)
+        index, _, slot = name.partition(".")
+        if not (index.isdecimal() and int(index) < len(parameters) and slot):
+            raise CheckpointError(f"the state of the optimizer holds {name!r}, which is of no parameter")
+        shape = parameters[int(index)].shape
+        if isinstance(value, Tensor) and value.ndim and value.shape != shape:
+            raise CheckpointError(
+                f"the state of the optimizer holds {name!r} of shape {tuple(value.shape)}, "
+                f"expected {tuple(shape)}"
+            )
         slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

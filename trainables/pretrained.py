@@ -141,7 +141,15 @@ def _read(path: Path) -> dict[str, Tensor]:
                 f"{path}: expected names and tensors only, got {key!r}: {type(value).__name__}; "
                 "save the state_dict alone: torch.save(network.state_dict(), …)"
             )
-    return {key: value.detach() for key, value in content.items()}
+    weights = {key: value.detach() for key, value in content.items()}
+    for key, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized:
+            raise WeightsError(f"{path}: {key} is a sparse or quantized tensor; save plain ones")
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise WeightsError(
+                f"{path}: {key} holds NaN: the training that made it failed; take an earlier one"
+            )
+    return weights
 
 
 def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
@@ -158,8 +166,9 @@ def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        reason = _first_line(error)
+        raise WeightsError(f"{path}: not a readable safetensors file ({reason}); fetch it again") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A folder around everything is left out of the paths.
 
 import json
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,9 +17,12 @@ from pathlib import Path, PurePosixPath
 
 from trainables.datasets.cache import new_cache_file
 from trainables.datasets.image_names import is_image, is_seen
+from trainables.datasets.paths import is_text
 from trainables.errors import DataError
 
 ARCHIVE_SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
+# A few kilobytes of an archive can stand for terabytes.
+LARGEST_IMAGE_BYTES = 1 << 30
 # RuntimeError: an encrypted zip, or one of an unknown method.
 DAMAGE = (
     tarfile.TarError,
@@ -28,7 +32,11 @@ DAMAGE = (
     EOFError,
     OSError,
     RuntimeError,
-    UnicodeError,
+    ValueError,  # numbers in headers that are none, and names that are no text
+    OverflowError,
+    IndexError,
+    KeyError,
+    struct.error,
 )
 
 
@@ -52,13 +60,25 @@ def index_archive(archive: Path, cached: Path) -> ArchiveIndex:
         DataError: the archive is damaged, has links, or members that point out of it.
     """
     # Listing a compressed tar means decompressing it, so the list is kept.
-    try:
-        return ArchiveIndex(**json.loads(cached.read_text()))
-    except (OSError, ValueError, TypeError):  # absent or damaged: made again
-        index = _build_index(archive)
+    kept = _read_index(cached)
+    if kept is not None:
+        return kept
+    index = _build_index(archive)
     with new_cache_file(cached) as stream:
         stream.write(json.dumps(asdict(index)).encode())
     return index
+
+
+def _read_index(cached: Path) -> ArchiveIndex | None:
+    """Return the list that was kept; None if there is none, or if it is damaged: it is made again."""
+    try:
+        content = json.loads(cached.read_text())
+        files, folders = content["files"], content["folders"]
+        is_whole = all(isinstance(text, str) for pair in files.items() for text in pair)
+        is_whole &= isinstance(folders, list) and all(isinstance(folder, str) for folder in folders)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return ArchiveIndex(files, folders) if is_whole else None
 
 
 def _build_index(archive: Path) -> ArchiveIndex:
@@ -67,6 +87,8 @@ def _build_index(archive: Path) -> ArchiveIndex:
     with _naming_damage(archive):
         for name, is_folder, _read in _members(archive):
             path = PurePosixPath(name)
+            if not is_text(name):
+                raise DataError(f"{archive.name}: the member {name!r} has no name in UTF-8; pack it anew")
             if path.is_absolute() or ".." in path.parts:
                 raise DataError(
                     f"{archive.name}: refused, as the member {name!r} points out of the archive; pack it anew"
@@ -124,6 +146,7 @@ def _members(archive: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
+                _check_size(archive, info.filename, info.file_size)
                 yield info.filename, info.is_dir(), partial(zipped.read, info)
         return
     with tarfile.open(archive) as tar:
@@ -131,8 +154,17 @@ def _members(archive: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
             if member.issym() or member.islnk():
                 raise DataError(f"{archive.name}: {member.name} is a link; pack the file itself (tar -h)")
             if member.isfile() or member.isdir():
+                _check_size(archive, member.name, member.size)
                 yield member.name, member.isdir(), partial(_read_member, tar, member)
         _check_end(tar)
+
+
+def _check_size(archive: Path, name: str, n_bytes: int) -> None:
+    if is_image(name) and n_bytes > LARGEST_IMAGE_BYTES:
+        raise DataError(
+            f"{archive.name}: expected images of at most {LARGEST_IMAGE_BYTES} bytes, found {name} of "
+            f"{n_bytes}; remove it"
+        )
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -5,6 +5,8 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+# What the names of image files promise (an MPO opens as a JPEG). Of the others some are programs: PostScript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY_16_BIT = ("I", "I;16", "I;16B", "I;16L")
 TWELVE_BITS = 4096
 _PHOTOMETRIC = 262  # the TIFF tag that says which end of the range is white
@@ -20,7 +22,7 @@ def decode(data: bytes) -> Image.Image:
         Exception: whatever the decoders raise on a damaged file, and ValueError for one that holds
             several pages, or values without a known range.
     """
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         # An MPO is a photograph followed by its previews; any other sequence is a volume or a film.
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
             raise ValueError(f"holds {opened.n_frames} pages where one image is expected")  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ Hidden files and what macOS adds are not seen.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from trainables.datasets.archive import ARCHIVE_SUFFIXES, archive_contents, index_archive
 from trainables.datasets.cache import cache_folder
 from trainables.datasets.image_names import is_image, is_seen
+from trainables.datasets.paths import is_text
 from trainables.errors import DataError
 
 Contents = Iterator[tuple[str, Callable[[], bytes]]]
@@ -79,8 +81,10 @@ def _open_folder(root: Path) -> FileTree:
             )
         for entry in _entries(root, below):
             path = f"{below}/{entry.name}" if below else entry.name
+            if not is_text(entry.name):
+                raise DataError(f"{root.name}: {path!r} is no name in UTF-8; rename it")
             # Links are followed: people link class folders together from several disks.
-            if entry.is_dir():
+            if _is_folder(entry, f"{root.name}: {path}"):
                 folders.append(path)
                 waiting.append(path)
             elif is_image(entry.name):
@@ -106,11 +110,21 @@ def _entries(root: Path, below: str) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _is_folder(entry: os.DirEntry[str], where: str) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # links in a circle
+        raise DataError(f"{where} cannot be followed ({error.strerror}); mend or remove it") from None
+
+
 def _stat(entry: os.DirEntry[str], where: str) -> os.stat_result:
     try:
-        return entry.stat()
+        found = entry.stat()
     except FileNotFoundError:
         raise DataError(f"{where} is a link to nothing; mend or remove it") from None
+    if not stat.S_ISREG(found.st_mode):  # who reads a pipe or a device may wait forever
+        raise DataError(f"{where} is no file; remove it")
+    return found
 
 
 def _open_archive(archive: Path) -> FileTree:
@@ -130,9 +144,9 @@ def fingerprint_of(*files: Path) -> str:
     return _digest((file.name, *_version(file.stat())) for file in files)
 
 
-def _version(stat: os.stat_result) -> tuple[int, int, int]:
+def _version(found: os.stat_result) -> tuple[int, int, int]:
     # The change time too: unpacking sets the modification time to what the archive says.
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest(rows: Iterable[tuple[str, int, int, int]]) -> str:

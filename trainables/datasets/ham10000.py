@@ -15,6 +15,7 @@ from trainables.datasets.labelled_files import (
     numbers_of,
     open_unpacked,
     read_columns,
+    read_table_text,
 )
 from trainables.datasets.published import HAM10000
 from trainables.datasets.table import OnDisk, Table
@@ -33,8 +34,7 @@ def read_ham10000(location: Path | None) -> Table:
     tree = open_unpacked(location)
     assert location is not None, "open_unpacked has looked at it"
     file = find_file(location, "HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
-    with file.open(encoding="utf-8-sig") as stream:
-        separator = "\t" if "\t" in stream.readline() else ","
+    separator = "\t" if "\t" in read_table_text(file).partition("\n")[0] else ","
     rows = read_columns(file, _COLUMNS, separator=separator)
     classes = tuple(HAM10000.classes)
     # Reversed, so that of several copies the first counts.

@@ -1,6 +1,7 @@
 """A table that labels image files: read as text, and joined to the files that are there."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from trainables.datasets.table import OnDisk, Table
 from trainables.errors import DataError, suggestion
 
 LISTED = 5
+LISTED_COLUMNS, LISTED_CHARACTERS = 40, 80
 
 
 def open_unpacked(location: Path | None) -> FileTree:
@@ -52,19 +54,16 @@ def read_columns(path: Path, columns: Sequence[str], *, separator: str = ",") ->
     without any text are left out.
 
     Raises:
-        DataError: the file cannot be read as a table, has no rows, or lacks a column.
+        DataError: the file cannot be read as a table, has no rows, or lacks a column or has it twice.
     """
     try:
         # Not by pandas: of rows longer than the header it takes the first cells for an index, which shifts
         # all columns without a word, and some tables end their rows, but not their header, in commas.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=separator)
-            numbered = ((reader.line_num, row) for row in reader)
-            lines = {line: row for line, row in numbered if any(cell.strip() for cell in row)}
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{path.name}: expected a table, and it cannot be read ({error}); fetch it again"
-        ) from None
+        reader = csv.reader(io.StringIO(read_table_text(path), newline=""), delimiter=separator)
+        numbered = ((reader.line_num, row) for row in reader)
+        lines = {line: row for line, row in numbered if any(cell.strip() for cell in row)}
+    except csv.Error as error:
+        raise _unreadable(path, error) from None
     header, *rows = lines.values() if lines else [[]]
     names = [name.strip() for name in header]
     for column in columns:
@@ -77,14 +76,42 @@ def read_columns(path: Path, columns: Sequence[str], *, separator: str = ",") ->
                     "export it anew, with commas as .csv or with tabs as .tsv"
                 )
             raise DataError(
-                f"{path.name}: expected a column {column!r}, found {', '.join(found) or 'none'}"
-                f"{suggestion(column, found)}"
+                f"{path.name}: expected a column {column!r}, found {_some(found)}{suggestion(column, found)}"
+            )
+        if names.count(column) > 1:
+            raise DataError(
+                f"{path.name}: expected one column {column!r}, found {names.count(column)}; rename or remove "
+                "the others"
             )
     if not rows:
         raise DataError(f"{path.name}: expected at least one row, found none; fetch it again")
     places = [names.index(column) for column in columns]
     cells = [[row[place].strip() if place < len(row) else "" for place in places] for row in rows]
     return pd.DataFrame(cells, columns=list(columns), index=list(lines)[1:], dtype=str)
+
+
+def read_table_text(path: Path) -> str:
+    """Return the text of a table, its ends of lines as they are.
+
+    Raises:
+        DataError: it cannot be read, or is no text in UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    if "\0" in text:
+        raise _unreadable(path, ValueError("it holds NUL bytes, so it is no text"))
+    return text
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path.name}: expected a table, and it cannot be read ({error}); fetch it again")
+
+
+def _some(names: Sequence[str]) -> str:
+    listed = ", ".join(name[:LISTED_CHARACTERS] for name in names[:LISTED_COLUMNS]) or "none"
+    return listed + (f" and {len(names) - LISTED_COLUMNS} more" if len(names) > LISTED_COLUMNS else "")
 
 
 def numbers_of(cells: pd.Series, classes: Sequence[str], *, where: str) -> np.ndarray:

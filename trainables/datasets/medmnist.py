@@ -10,6 +10,7 @@ images of one lesion in several splits (Abhishek et al. 2025, arXiv 2401.14497):
 the same images keeps lesions together.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ from trainables.datasets.npz_arrays import ArrayHeader, open_npz, read_array, re
 from trainables.datasets.packed import ImageFiles
 from trainables.datasets.table import SPLITS, OnDisk, Table
 from trainables.errors import DataError
+
+# Their names alone would fill the memory.
+MOST_IMAGES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,18 @@ def _read_arrays(location: Path) -> _Arrays:
         def among(key: str) -> list[str]:
             return [split for split in SPLITS if f"{split}_{key}.npy" in members]
 
-        return _Arrays(
-            images={split: read_header(archive, f"{split}_images") for split in among("images")},
-            labels={split: read_array(archive, f"{split}_labels") for split in among("labels")},
+        images = {split: read_header(archive, f"{split}_images") for split in among("images")}
+        for split in among("labels"):
+            _check_labels_fit(location.name, split, read_header(archive, f"{split}_labels"))
+        return _Arrays(images, {split: read_array(archive, f"{split}_labels") for split in among("labels")})
+
+
+def _check_labels_fit(name: str, split: str, labels: ArrayHeader) -> None:
+    """Look before reading: a few kilobytes of an archive can stand for terabytes of zeros."""
+    if math.prod(labels.shape) > MOST_IMAGES:
+        raise DataError(
+            f"{name}: {split}_labels: expected at most {MOST_IMAGES} labels, found {labels.shape}; "
+            "download or write it anew"
         )
 
 
@@ -145,6 +158,11 @@ def _check_pair(name: str, split: str, images: ArrayHeader, labels: np.ndarray) 
 
 def _classes(name: str, labels: np.ndarray) -> tuple[str, ...]:
     n_found = labels.shape[1] if labels.shape[1] > 1 else int(labels.max()) + 1
+    if n_found > labels.size:
+        raise DataError(
+            f"{name}: expected class numbers below the number of labels, {labels.size}, found {n_found - 1}; "
+            "number the classes from 0"
+        )
     known = classes_of(name)
     if known is None:
         return tuple(str(number) for number in range(n_found))

@@ -1,6 +1,8 @@
 """Arrays inside an .npz file, read row by row: the file can be larger than the memory."""
 
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +14,25 @@ from typing import IO
 import numpy as np
 
 from trainables.errors import DataError
+
+# What reading a damaged archive, or a damaged header inside it, can raise. RuntimeError: an encrypted zip,
+# or one of an unknown method; KeyError: a member that is not there.
+DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    IndexError,
+    SyntaxError,
+    MemoryError,
+    OverflowError,
+    tokenize.TokenError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +49,19 @@ class ArrayHeader:
 
 
 def read_header(archive: zipfile.ZipFile, key: str) -> ArrayHeader:
-    """Return shape and type of an array, without its values."""
+    """Return shape and type of an array, without its values.
+
+    Raises:
+        ValueError: the member has another size than the header says.
+    """
     with archive.open(f"{key}.npy") as stream:
-        return _header(stream)
+        header = _header(stream)
+        n_bytes = math.prod(header.shape) * header.dtype.itemsize
+        found = archive.getinfo(f"{key}.npy").file_size - stream.tell()
+    if found != n_bytes and not header.dtype.hasobject:
+        differs = "longer" if found > n_bytes else "shorter"
+        raise ValueError(f"{key} is {differs} than its header says")
+    return header
 
 
 def read_rows(archive: zipfile.ZipFile, key: str) -> Iterator[np.ndarray]:
@@ -71,8 +102,7 @@ def open_npz(location: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(location) as archive:
             yield archive
-    # RuntimeError: an encrypted zip, or one of an unknown method.
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{location.name}: expected an .npz archive of plain arrays, and it cannot be read ({error}); "
             "download or write it anew"

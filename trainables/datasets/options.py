@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from trainables.datasets.paths import check_name
 from trainables.errors import unknown_choice
 from trainables.fields import ListAsTuple, NonNegative, SpecModel
 
@@ -139,6 +140,7 @@ class CsvOptions(SpecModel):
     def _check(self) -> "CsvOptions":
         if PurePosixPath(self.folder).is_absolute() or ".." in PurePosixPath(self.folder).parts:
             raise ValueError(f"folder must be relative to the table and stay below it, got {self.folder!r}")
+        check_name(self.folder)
         if (self.label is None) == (not self.labels):
             raise ValueError("give either label (one column with the class) or labels (columns with marks)")
         return self
@@ -155,7 +157,7 @@ class SyntheticOptions(SpecModel):
         contrast: of the lesions; 0 leaves nothing to learn.
     """
 
-    n_images: Annotated[int, Field(ge=10)] = 2000
+    n_images: Annotated[int, Field(ge=10, le=10_000_000)] = 2000
     n_classes: Annotated[int, Field(ge=2, le=10)] = 5
     images_per_patient: Annotated[int, Field(ge=1)] = 2
     seed: Annotated[int, Field(ge=0)] = 0

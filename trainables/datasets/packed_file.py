@@ -159,12 +159,12 @@ class UnfinishedFile:
         self._journal.seek(0)
         for line in self._journal:
             try:
-                entry = json.loads(line)
-            except ValueError:  # cut off as it was written
-                break
+                numbers, broken, sha256 = _read_entry(line, n_images=self._shape[0])
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                break  # cut off as it was written, or damaged
             valid_bytes += len(line)
-            if self._digest_of(entry["numbers"]) == entry["sha256"]:
-                self._count(entry["numbers"], {int(n): why for n, why in entry["broken"].items()})
+            if self._digest_of(numbers) == sha256:
+                self._count(numbers, broken)
         self._journal.truncate(valid_bytes)
         self._journal.seek(valid_bytes)
 
@@ -179,6 +179,15 @@ class UnfinishedFile:
         self.done[numbers] = True
         self.broken.update(broken)
         self._progress(int(self.done.sum()), len(self.done))
+
+
+def _read_entry(line: bytes, *, n_images: int) -> tuple[list[int], dict[int, str], str]:
+    """Return the numbers, the broken ones and the digest of a shard, from its line of the journal."""
+    entry = json.loads(line)
+    numbers, broken = entry["numbers"], {int(n): str(why) for n, why in entry["broken"].items()}
+    if not all(isinstance(number, int) and 0 <= number < n_images for number in (*numbers, *broken)):
+        raise ValueError("a number of no image")
+    return list(numbers), broken, entry["sha256"]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trainables.datasets.decoding import decode, fit
+from trainables.datasets.decoding import FORMATS, decode, fit
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least so many times the side that is
 # wanted. The bilinear filter then still averages over two pixels or more, and photographs and films differ
@@ -81,7 +81,7 @@ class UnreadError(Exception):
 
 def _decode_jpeg(data: bytes, at_least_px: int) -> Image.Image | None:
     """Decode a JPEG as `decode` does, without copies, and small where it can be; None: it is none."""
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         # An MPO is left to `decode`, which knows which of its pictures counts.
         if opened.format != "JPEG":
             return None

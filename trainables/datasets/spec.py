@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
+from trainables.datasets.paths import check_name
 from trainables.fields import (
     Channels,
     Fraction,
@@ -24,8 +25,9 @@ def below_data_root(value: str) -> str:
     """Return a relative path in its shortest form.
 
     Raises:
-        ValueError: the path is absolute, leaves the data root or is empty.
+        ValueError: the path is absolute, leaves the data root or is empty, or no file can have it.
     """
+    check_name(value)
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(
