@@ -15,25 +15,38 @@ from trainables.spec import RunOptions, TrialSpec
 from trainables.trial import run_trial
 
 
-def run_alone(spec: TrialSpec, *, store: Store, threads: int, data_root: Path | None) -> bool:
+def run_alone(
+    spec: TrialSpec, *, store: Store, threads: int, data_root: Path | None, request: StopRequest | None = None
+) -> bool:
     """Train a trial after the trials it needs, printing a line per evaluation.
 
-    The first SIGINT or SIGTERM lets the trial commit a state and leave.
+    Args:
+        request: to stop: the trial in flight commits a state and leaves. The caller has it watch for signals.
 
     Returns:
         True if the trial, or one that it needs, failed.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop.
     """
-    options = RunOptions(threads=threads)
-    with StopRequest().watching() as request:
-        for trial in dict.fromkeys(lineage(resolve(spec, data_root))):
-            click.echo(f"{trial.label}  ({trial_id(trial)})")
-            with closing(run_trial(trial, store=store, options=options, data_root=data_root)) as running:
+    options, request = RunOptions(threads=threads), request or StopRequest()
+    for trial in dict.fromkeys(lineage(resolve(spec, data_root))):
+        click.echo(f"{trial.label}  ({trial_id(trial)})")
+        request.defer()
+        with closing(run_trial(trial, store=store, options=options, data_root=data_root)) as running:
+            try:
                 for progress in running:
                     _echo(progress)
                     if progress.status in ("failed", "taken over"):
                         return True
                     if request.is_made:
-                        raise KeyboardInterrupt
+                        break
+            except KeyboardInterrupt:
+                click.echo("left at once: run it again, and it goes on from its last state", err=True)
+                raise
+        if request.is_made:
+            click.echo("interrupted: run it again, and it goes on from here", err=True)
+            raise KeyboardInterrupt
     return False
 
 

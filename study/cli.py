@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import click
 
 from study.data_commands import data
+from study.doctor.command import doctor
+from study.stopping import EXIT_INTERRUPTED, StopRequest
 from trainables.errors import StudyFileError, UserError
 
 EXIT_MISTAKE = 2
 EXIT_FAILED_TRIALS = 3
-EXIT_INTERRUPTED = 130
 UI_PORT = 5000
 # Of `analysis.results`, which takes seconds to import.
 ANALYSIS_PARTS = ("tables", "similarity", "weights", "saliency", "report")
@@ -43,6 +45,19 @@ def main() -> None:
 
 
 main.add_command(data)
+main.add_command(doctor)
+
+_Command = Callable[..., None]
+
+
+def _how_to_run(command: _Command) -> _Command:
+    """Give `run` and `resume` the same options."""
+    for option in (
+        click.option("--take-over", is_flag=True, help="Take the study from the process that is running it."),
+        click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are."),
+    ):
+        command = option(command)
+    return command
 
 
 @main.command()
@@ -69,22 +84,21 @@ def plan(study_file: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are.")
-def run(study_file: Path, keep_failed: bool) -> None:
+@_how_to_run
+def run(study_file: Path, keep_failed: bool, take_over: bool) -> None:
     """Run what STUDY_FILE still needs. Running it again continues it; nothing finished is redone."""
     from study.config import load_study
 
-    _run(load_study(study_file), keep_failed=keep_failed)
+    study = load_study(study_file)
+    _run(lambda store: study, keep_failed=keep_failed, take_over=take_over)
 
 
 @main.command()
 @click.argument("study")
-@click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are.")
-def resume(study: str, keep_failed: bool) -> None:
+@_how_to_run
+def resume(study: str, keep_failed: bool, take_over: bool) -> None:
     """Continue STUDY from its name: its file is in MLflow."""
-    from trainables.record import open_store
-
-    _run(_stored_study(open_store(), study), keep_failed=keep_failed)
+    _run(lambda store: _stored_study(store, study), keep_failed=keep_failed, take_over=take_over)
 
 
 @main.command()
@@ -201,11 +215,21 @@ def compare(run_x: str, run_y: str, checkpoints: tuple[str, ...], images: int, o
 @click.option("--threads", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True)
 def trial(spec_file: Path, threads: int) -> None:
     """Train the one trial described in SPEC_FILE, without Ray; its pretraining first, if it needs one."""
-    from study.alone import run_alone
-    from study.config import load_trial
-    from trainables.record import open_store
+    with StopRequest().watching() as request:
+        from study.alone import run_alone
+        from study.config import load_trial
+        from study.refusal import explained
+        from trainables.record import open_store
 
-    failed = run_alone(load_trial(spec_file), store=open_store(), threads=threads, data_root=_data_root())
+        spec, store = load_trial(spec_file), open_store()
+        with explained():
+            failed = run_alone(
+                spec,
+                store=store,
+                threads=threads,
+                data_root=_data_root(),
+                request=request,
+            )
     sys.exit(EXIT_FAILED_TRIALS if failed else 0)
 
 
@@ -234,14 +258,30 @@ def ui(port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])
 
 
-def _run(study: Any, *, keep_failed: bool) -> None:
-    from study.progress import StudyDisplay
-    from study.runner import run_study
-    from study.screens import print_outcome
-    from trainables.record import open_store
+def _run(study_in: Callable[[Any], Any], *, keep_failed: bool, take_over: bool) -> None:
+    """Run the study that is found with the help of a store."""
+    with StopRequest().watching() as request:
+        from study.progress import StudyDisplay
+        from study.refusal import explained
+        from study.runner import run_study
+        from study.screens import print_outcome
+        from trainables.record import open_store
 
-    outcome = run_study(study, store=open_store(), display=StudyDisplay(), keep_failed=keep_failed)
-    print_outcome(study.name, outcome)
+        store = open_store()
+        study = study_in(store)
+        with explained():
+            outcome = run_study(
+                study,
+                store=store,
+                display=StudyDisplay(),
+                keep_failed=keep_failed,
+                take_over=take_over,
+                request=request,
+            )
+        if outcome.taken_over_by:
+            click.echo(f"{study.name} was taken over by {outcome.taken_over_by}; this process has left it")
+        else:
+            print_outcome(study.name, outcome)
     if outcome.was_interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0 if outcome.is_complete else EXIT_FAILED_TRIALS)
@@ -273,7 +313,7 @@ def _cluster_performer(store: Any) -> Any:
     from analysis.jobs.work import do_there
     from study.cluster import as_tasks
 
-    return partial(as_tasks, partial(do_there, store_uri=store.uri, experiment=store.experiment))
+    return partial(as_tasks, partial(do_there, store_uri=store.display_uri, experiment=store.experiment))
 
 
 def _data_root() -> Path | None:

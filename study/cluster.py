@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 # Ray reads these when it is imported. People see the study's own display, not Ray's.
@@ -22,6 +22,7 @@ for _name, _value in {
 
 import ray  # noqa: E402
 
+from study.local_ray import apart, our_signals  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ R = TypeVar("R")
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster named by RAY_ADDRESS, or start Ray here for the time of the block.
+    """Join the cluster named by RAY_ADDRESS, or start Ray here, for this machine, for the time of the block.
 
     Raises:
         UserError: the cluster cannot be joined.
@@ -41,7 +42,8 @@ def ray_session() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with our_signals(), nullcontext() if address else apart():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError) as error:
         if not address:
             raise
@@ -50,6 +52,9 @@ def ray_session() -> Iterator[None]:
             "RAY_ADDRESS=auto on one of its nodes, and give both the same RAY_AUTH_MODE; "
             "or unset RAY_ADDRESS to run here"
         ) from None
+    except BaseException:
+        ray.shutdown()  # what a signal has left of the start
+        raise
     try:
         yield
     finally:

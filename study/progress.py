@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.failures import Loss
 from study.plan import Plan, PlanEntry, State
 from study.search import DagSearcher
 
@@ -30,6 +31,7 @@ class _Running:
     total_steps: int = 0
     first_step: int | None = None
     score: float | None = None
+    n_noticed: int = 0
 
     @property
     def fraction(self) -> float:
@@ -93,29 +95,37 @@ class StudyDisplay:
         running.step, running.total_steps = result["step"], result["total_steps"]
         if running.first_step is None:
             running.first_step = running.step
-            self.note([f"{running.label}: {notice}" for notice in result["notices"]])
+        self._note_new(running, result)
         running.score = (result.get("metrics") or {}).get("val_auroc", running.score)
 
-    def trial_ended(self, trial_id: str, result: dict[str, Any] | None, *, error: str = "") -> None:
-        """Take a trial off the table and say how it ended; `error` is what its worker died of."""
+    def trial_ended(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take a trial off the table and say how it ended."""
         running = self._running.pop(trial_id, None)
         if running is None:
             return
-        status = (result or {}).get("status", "lost")
-        seconds = time.monotonic() - running.began
+        self._note_new(running, result)
+        status, seconds = result.get("status"), time.monotonic() - running.began
         if status in ("finished", "reused"):
             self._n_finished += 1
-            score = ((result or {}).get("metrics") or {}).get("test_auroc")
+            score = (result.get("metrics") or {}).get("test_auroc")
             scored = f"test AUROC {score:.3f}, " if score is not None else ""
             self._line(f"{status} {running.label} ({scored}{duration(seconds)})")
         elif status == "failed":
-            self._line(f"failed {running.label}: {(result or {}).get('cause')}", style="red")
+            self._line(f"failed {running.label}: {result.get('cause')}", style="red")
         elif status == "taken over":
             self._line(f"left {running.label} to another process", style="yellow")
-        elif status == "lost":
-            if self._searcher is not None:
-                self._searcher.note_error(trial_id, error)
-            self._line(f"lost the worker of {running.label}: {error}", style="yellow")
+
+    def worker_lost(self, trial_id: str, loss: Loss) -> None:
+        """Take a trial off the table; the searcher decides whether it is handed out again."""
+        if running := self._running.pop(trial_id, None):
+            what = "node" if loss.is_of_node else "worker"
+            self._line(f"lost the {what} of {running.label}: {loss.cause}", style="yellow")
+
+    def _note_new(self, running: _Running, result: dict[str, Any]) -> None:
+        """Show what the trial noticed since its last report."""
+        notices = result.get("notices") or ()
+        self.note([f"{running.label}: {notice}" for notice in notices[running.n_noticed :]])
+        running.n_noticed = len(notices)
 
     def _line(self, text: str, *, style: str = "") -> None:
         if self.console.is_terminal and not style:
@@ -211,14 +221,7 @@ class _Reporter(tune.Callback):
         self._display.trial_reported(trial.config["trial_id"], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._display.trial_ended(trial.config["trial_id"], trial.last_result)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        lines = str(trial.get_error() or "").strip().splitlines()
-        error = (
-            lines[-1] if lines else "killed from outside, or out of memory; it goes on from its last state"
-        )
-        self._display.trial_ended(trial.config["trial_id"], None, error=error)
+        self._display.trial_ended(trial.config["trial_id"], trial.last_result or {})
 
 
 def duration(seconds: float) -> str:

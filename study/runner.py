@@ -1,35 +1,31 @@
 """Runs the open trials of a plan as one Ray Tune run, on this machine or on the cluster it belongs to."""
 
 import logging
-import os
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
 
 # First, because it sets what Ray reads when it is imported.
 from study.cluster import ray_session  # isort: split
 
-import ray
-from ray import tune
-
 from study.config import Study
-from study.plan import Plan, PlanEntry, State, make_plan, plan_rows
+from study.failures import LossCallback
+from study.lease import Lease, holding
+from study.patience import Patience, within
+from study.plan import Plan, State, make_plan, plan_rows
+from study.preflight import check_data, check_resources, check_store_is_shared, unused_gpus
 from study.progress import StudyDisplay
+from study.reach import store_study_file
 from study.search import DagSearcher
 from study.stopping import StopRequest
-from study.tracking import adopt_finished, mark_failed, open_study_run
-from trainables.datasets.loading import check_dataset_is_there
-from trainables.errors import TrackingError, UserError
+from study.tracking import StudyRun, adopt_finished, mark_failed, open_study_run
+from study.tuning import fit, trial_config, wait_until_left
+from trainables.errors import TrackingError
 from trainables.record import RecordReader, Store
-from trainables.spec import RunOptions
-from trainables.tune_trainable import TransfusionTrainable
 
 # A lost worker is told in one line by the display; Ray would add its traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
-LEAVE_WITHIN_S = 30.0
+END_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ class Outcome:
         n_ran: trials finished by this run.
         n_reused: trials that were finished before.
         warnings: what makes the trials incomparable.
-        was_interrupted: stopped by a signal.
+        was_interrupted: stopped by a signal, or by another driver.
+        taken_over_by: that other driver, in words; what became of the trials is for it to say.
     """
 
     failed: tuple[tuple[str, str], ...]
@@ -51,43 +48,170 @@ class Outcome:
     n_reused: int
     warnings: tuple[str, ...]
     was_interrupted: bool
+    taken_over_by: str = ""
 
     @property
     def is_complete(self) -> bool:
         return not (self.failed or self.not_run or self.was_interrupted)
 
 
-def run_study(study: Study, *, store: Store, display: StudyDisplay, keep_failed: bool = False) -> Outcome:
+def run_study(
+    study: Study,
+    *,
+    store: Store,
+    display: StudyDisplay,
+    keep_failed: bool = False,
+    take_over: bool = False,
+    request: StopRequest | None = None,
+) -> Outcome:
     """Run what a study still needs, and leave true statuses behind.
 
+    Args:
+        take_over: take the study from the driver that runs it.
+        request: to stop; the caller lets it watch for signals.
+
     Raises:
-        UserError: no node can hold a trial's resources, or other nodes cannot see the store.
+        UserError: another driver holds the study, no node can hold a trial's resources, or some node cannot
+            use the store.
+        KeyboardInterrupt: a signal asked to leave at once.
     """
-    reader = RecordReader(store)
-    plan = make_plan(study, reader.trials())
-    display.note(reader.notices)
-    searcher = DagSearcher(
-        plan,
-        lambda entry: _config(entry, study, store),
-        resume_step=lambda trial_id: _resume_step(store, trial_id),
-        keep_failed=keep_failed,
-    )
+    request = request or StopRequest()
     run = open_study_run(store, study.name)
-    status = "FAILED"
-    try:
-        run.log_study_file(study.text)
-        adopt_finished(store, plan)
-        was_interrupted = _run_open_trials(plan, study, store=store, searcher=searcher, display=display)
-        status = "KILLED" if was_interrupted else "FINISHED"
-        after = make_plan(study, reader.trials())
-        run.log_outcome(plan_rows(after, searcher.not_run))
-        _share_records(reader, study.name, display)
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        run.end(status)
-    return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
+    with holding(run, take_over=take_over, note=display.note, on_loss=request.make) as lease:
+        drive = _Drive(study, store, display, keep_failed, request, lease)
+        status = "FAILED"
+        try:
+            outcome = drive.run(run)
+            status = "KILLED" if outcome.was_interrupted else "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            if not request.is_deferring:
+                display.note(["left before any trial began"])
+            raise
+        finally:
+            if not lease.taken_over_by:
+                drive.end(run, status)
+        return outcome
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """One run of a study under its lease."""
+
+    study: Study
+    store: Store
+    display: StudyDisplay
+    keep_failed: bool
+    request: StopRequest
+    lease: Lease
+
+    @cached_property
+    def reader(self) -> RecordReader:
+        return RecordReader(self.store)
+
+    @cached_property
+    def patience(self) -> Patience:
+        """For what is asked while trials run, and after: until then MLflow is expected to be there."""
+        minutes = self.study.failures.wait_for_mlflow_min
+        return Patience(minutes, self.display.note, is_over=lambda: self.request.is_made)
+
+    def run(self, run: StudyRun) -> Outcome:
+        """Run the open trials, and store what became of each."""
+        run.begin()
+        store_study_file(run, self.study.text)
+        plan = make_plan(self.study, self.reader.trials())
+        self.display.note(self.reader.notices)
+        adopt_finished(self.store, plan)
+        searcher = self._searcher(plan)
+        self._run_open_trials(plan, searcher)
+        self.request.defer()
+        was_interrupted = self.request.is_made
+        if winner := self.lease.taken_over_by:
+            return _outcome(plan, plan, searcher, was_interrupted=True, taken_over_by=str(winner))
+        after = self._keep_books(run, searcher)
+        return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
+
+    def _searcher(self, plan: Plan) -> DagSearcher:
+        return DagSearcher(
+            plan,
+            lambda entry: trial_config(entry, self.study, self.store),
+            resume_step=self._resume_step,
+            lost_workers=self.study.failures.lost_workers,
+            keep_failed=self.keep_failed,
+        )
+
+    def _resume_step(self, trial_id: str) -> int:
+        """Return where a trial would go on; an outage of MLflow is waited for."""
+        what = "the state of a trial that lost its worker"
+        try:
+            record = self.patience.ask(what, lambda: self.reader.trial(trial_id))
+        except TrackingError:
+            return 0
+        return record.resumes_at_step if record else 0
+
+    def _keep_books(self, run: StudyRun, searcher: DagSearcher) -> Plan:
+        """Store what became of the trials.
+
+        Raises:
+            KeyboardInterrupt: somebody wants to leave, and MLflow is away.
+        """
+
+        def store_outcome() -> Plan:
+            for trial_id, cause in searcher.given_up.items():
+                mark_failed(self.store, trial_id, cause)
+            after = make_plan(self.study, self.reader.trials())
+            run.log_outcome(plan_rows(after, searcher.not_run))
+            return after
+
+        try:
+            after = self.patience.ask("storing the outcome of the study", store_outcome)
+        except TrackingError as error:
+            if not self.request.is_made:
+                raise
+            self.display.note([f"the outcome was not stored: {error}"])
+            raise KeyboardInterrupt from None
+        _share_records(self.reader, self.study.name, self.display)
+        return after
+
+    def end(self, run: StudyRun, status: str) -> None:
+        """Mark the study's run; who wants to leave does not wait for MLflow, who has an error keeps it."""
+        if status == "FINISHED":
+            self.patience.ask("marking the study finished", lambda: run.end(status))
+        elif not within(END_WITHIN_S, lambda: run.end(status)):
+            self.display.note([f"the run of the study could not be marked {status} in MLflow"])
+
+    def _run_open_trials(self, plan: Plan, searcher: DagSearcher) -> None:
+        """Run what is not done."""
+        if all(entry.state == State.DONE for entry in plan.entries):
+            return
+        check_data(plan)
+        with ray_session(), self.display.showing(plan, searcher):
+            check_resources(plan)
+            check_store_is_shared(self.store)
+            self.display.note(unused_gpus(plan))
+            self.request.defer()
+            if self.request.is_made:
+                return  # taken over while Ray started
+            self._train(searcher)
+
+    def _train(self, searcher: DagSearcher) -> None:
+        try:
+            fit(
+                searcher,
+                slots=self.study.slots,
+                request=self.request,
+                callbacks=[LossCallback(searcher, self.display), self.display.tune_callback()],
+                note=self.display.note,
+            )
+            if self.request.is_made:
+                wait_until_left(searcher, self.reader)
+        except KeyboardInterrupt:
+            note = (
+                "left at once: trials in flight were cut off; they go on from their last states when it "
+                f"is run again: transfusion resume {self.study.name}"
+            )
+            self.display.note([note])
+            raise
 
 
 def _share_records(reader: RecordReader, study: str, display: StudyDisplay) -> None:
@@ -98,24 +222,9 @@ def _share_records(reader: RecordReader, study: str, display: StudyDisplay) -> N
         display.note([f"the records were not shared, so reading them will take longer: {error}"])
 
 
-def _run_open_trials(
-    plan: Plan, study: Study, *, store: Store, searcher: DagSearcher, display: StudyDisplay
-) -> bool:
-    """Run what is not done, and return whether a signal stopped it."""
-    if all(entry.state == State.DONE for entry in plan.entries):
-        return False
-    _check_data(plan)
-    with ray_session(), display.showing(plan, searcher):
-        _check_resources(plan)
-        _check_store_is_shared(store)
-        display.note(_unused_gpus(plan))
-        was_interrupted = _fit(searcher, study, store, display)
-    for trial_id, cause in searcher.given_up.items():
-        mark_failed(store, trial_id, cause)
-    return was_interrupted
-
-
-def _outcome(plan: Plan, after: Plan, searcher: DagSearcher, *, was_interrupted: bool) -> Outcome:
+def _outcome(
+    plan: Plan, after: Plan, searcher: DagSearcher, *, was_interrupted: bool, taken_over_by: str = ""
+) -> Outcome:
     labels = {entry.trial_id: entry.label for entry in after.entries}
     n_reused = plan.counts().get(State.DONE, 0)
     return Outcome(
@@ -125,134 +234,5 @@ def _outcome(plan: Plan, after: Plan, searcher: DagSearcher, *, was_interrupted:
         n_reused=n_reused,
         warnings=tuple(after.warnings()),
         was_interrupted=was_interrupted,
+        taken_over_by=taken_over_by,
     )
-
-
-def _resume_step(store: Store, trial_id: str) -> int:
-    try:
-        record = RecordReader(store).trial(trial_id)
-    except TrackingError:
-        return 0
-    return record.resumes_at_step if record else 0
-
-
-def _config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]:
-    # Another study may start from any trial of this one, so these two are always there.
-    keep = {*study.options.keep, "best", "final"}
-    resources = entry.trial.resources
-    options = study.options.model_copy(
-        update={
-            "threads": max(1, int(resources.cpu)),
-            "keep": tuple(sorted(keep)),
-            # Ray does not hide the GPUs of a machine from a trial that asked for none.
-            "device": "auto" if resources.gpu else "cpu",
-        }
-    )
-    return {
-        "trial_id": entry.trial_id,
-        "spec": entry.trial.spec.model_dump_json(),
-        "options": RunOptions.model_dump_json(options),
-        "tracking_uri": store.uri,
-        "experiment": store.experiment,
-        "study": study.name,
-        "cpu": resources.cpu,
-        "gpu": resources.gpu,
-    }
-
-
-def _fit(searcher: DagSearcher, study: Study, store: Store, display: StudyDisplay) -> bool:
-    """Run Tune to the end; return whether a signal stopped it."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_n_pending())
-    with (
-        tempfile.TemporaryDirectory(prefix="transfusion-tune-") as folder,
-        StopRequest().watching() as request,
-    ):
-        tuner = tune.Tuner(
-            tune.with_resources(
-                TransfusionTrainable, lambda config: {"cpu": config["cpu"], "gpu": config["gpu"]}
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=study.slots
-            ),
-            run_config=tune.RunConfig(
-                name="study",
-                storage_path=folder,
-                verbose=0,
-                stop=_Stopper(request),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[display.tune_callback()],
-            ),
-        )
-        tuner.fit()
-        if request.is_made:
-            _wait_until_left(searcher, store)
-        return request.is_made
-
-
-def _wait_until_left(searcher: DagSearcher, store: Store) -> None:
-    """Wait for the trials in flight to commit their states: shutting Ray down would kill them in it."""
-    reader = RecordReader(store)
-    deadline = time.monotonic() + LEAVE_WITHIN_S
-    for trial_id in searcher.stopped:
-        while time.monotonic() < deadline:
-            record = reader.trial(trial_id)
-            if record is None or record.status != "running":
-                break
-            time.sleep(0.2)
-
-
-def _n_pending() -> int:
-    # For a custom searcher Tune keeps one trial pending unless told otherwise, and slots run dry.
-    return max(8, 2 * int(ray.cluster_resources().get("CPU", 1)))
-
-
-class _Stopper(tune.Stopper):
-    """Ends the run when a stop was asked for: trials in flight commit a state and leave."""
-
-    def __init__(self, request: StopRequest) -> None:
-        self._request = request
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._request.is_made
-
-
-def _unused_gpus(plan: Plan) -> list[str]:
-    n_gpus = ray.cluster_resources().get("GPU", 0)
-    if not n_gpus or any(entry.trial.resources.gpu for entry in plan.entries):
-        return []
-    return [f"{n_gpus:g} GPU(s) stay idle, since no trial asks for one; set resources.gpu in the study file"]
-
-
-def _check_data(plan: Plan) -> None:
-    """Look for the images before a worker starts; on a cluster they are where the workers are."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    root = os.environ.get("TRANSFUSION_DATA")
-    for dataset in {entry.trial.spec.dataset for entry in plan.entries if entry.state != State.DONE}:
-        check_dataset_is_there(dataset, data_root=Path(root) if root else None)
-
-
-def _check_store_is_shared(store: Store) -> None:
-    n_nodes = sum(node["Alive"] for node in ray.nodes())
-    if n_nodes > 1 and store.is_local_file:
-        raise UserError(
-            f"the cluster has {n_nodes} nodes, which do not share {store.display_uri}; "
-            "start `mlflow server` on the head and set MLFLOW_TRACKING_URI to it"
-        )
-
-
-def _check_resources(plan: Plan) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        return  # an autoscaling cluster may grow the node that is missing
-    here = ray.cluster_resources()
-    for entry in (entry for entry in plan.entries if entry.state != State.DONE):
-        wanted = entry.trial.resources
-        for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)):
-            if amount > here.get(name, 0):
-                raise UserError(
-                    f"resources.{name.lower()}: {entry.label} asks for {amount:g}, this machine has "
-                    f"{here.get(name, 0):g}; lower it, or join a cluster (RAY_ADDRESS)"
-                )

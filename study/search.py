@@ -6,23 +6,23 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
-
-# A worker that dies (out of memory, killed, node lost) costs its trial the work since the last state, not
-# the trial; one that keeps losing its worker without getting further is given up.
-LOST_WORKERS_PER_TRIAL = 2
 
 
 class DagSearcher(Searcher):
     """A searcher that suggests each trial once all its parents are finished.
 
     Ready trials go out parents first, then in the order of the plan. A trial whose parent failed is not
-    run; the reason is kept in `not_run`.
+    run; the reason is kept in `not_run`. A worker that dies costs its trial the work since the last state,
+    not the trial; one that keeps losing its worker without getting further is given up.
 
     Args:
         config_of: the config of a trial, plain data.
         resume_step: the step at which a trial would go on: a worker that is lost after its trial has moved
-            on (a spot node) does not count against it.
+            on does not count against it.
+        lost_workers: how often in a row a trial may lose its worker without getting further; lost nodes are
+            not counted, up to `NODES_PER_TRIAL`.
         keep_failed: leave trials that failed in an earlier run as they are.
 
     Attributes:
@@ -38,10 +38,11 @@ class DagSearcher(Searcher):
         config_of: Callable[[PlanEntry], Mapping[str, Any]],
         *,
         resume_step: Callable[[str], int],
+        lost_workers: int,
         keep_failed: bool = False,
     ) -> None:
         super().__init__()
-        self._config_of, self._resume_step = config_of, resume_step
+        self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
         self._children = plan.children
         self._entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
@@ -50,7 +51,8 @@ class DagSearcher(Searcher):
         self.stopped: list[str] = []
         self._lost_at_step: dict[str, int] = {}
         self._in_flight: dict[str, str] = {}
-        self._lost_workers: dict[str, int] = {}
+        self._dying: set[str] = set()
+        self._losses: dict[str, list[Loss]] = {}
         self._rank = {trial_id: rank for rank, trial_id in enumerate(self._entries)}
         self._waiting = {entry.trial_id for entry in plan.entries if entry.state != State.DONE}
         self._ready: list[tuple[bool, int, str]] = []
@@ -84,7 +86,7 @@ class DagSearcher(Searcher):
             *_, chosen = heappop(self._ready)
             self._in_flight[trial_id] = chosen
             return dict(self._config_of(self._entries[chosen]))
-        return None if self._waiting or self._in_flight else Searcher.FINISHED
+        return None if self._waiting or self._in_flight or self._dying else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -94,7 +96,7 @@ class DagSearcher(Searcher):
         if done is None:
             return
         if error:
-            self._retry(done)
+            self._dying.add(done)  # `worker_lost` says of what
         elif result is not None and result.get("status") == "failed":
             self._give_up(done, result.get("cause") or "unknown cause")
         elif result is not None and result.get("status") == "taken over":
@@ -117,20 +119,22 @@ class DagSearcher(Searcher):
         is_leaf = trial_id not in self._children
         heappush(self._ready, (is_leaf, self._rank[trial_id], trial_id))
 
-    def note_error(self, trial_id: str, error: str) -> None:
-        """Take up what a worker died of, which Tune tells after it has told of the death."""
-        if trial_id in self.given_up:
-            self.given_up[trial_id] = self.failed[trial_id] = f"{self.given_up[trial_id]}: {error}"
-
-    def _retry(self, trial_id: str) -> None:
+    def worker_lost(self, trial_id: str, loss: Loss) -> None:
+        """Hand the trial out again, or give it up."""
+        self._dying.discard(trial_id)
         step = self._resume_step(trial_id)
-        has_moved_on = step > self._lost_at_step.get(trial_id, 0)
+        if step > self._lost_at_step.get(trial_id, 0):
+            self._losses[trial_id] = []
         self._lost_at_step[trial_id] = step
-        self._lost_workers[trial_id] = 1 if has_moved_on else self._lost_workers.get(trial_id, 0) + 1
-        if self._lost_workers[trial_id] <= LOST_WORKERS_PER_TRIAL:
+        losses = self._losses.setdefault(trial_id, [])
+        losses.append(loss)
+        n_counted = sum(not one.is_of_node for one in losses)
+        if n_counted <= self._allowed_losses and len(losses) - n_counted < NODES_PER_TRIAL:
             self._push(trial_id)
             return
-        cause = f"its worker was lost {self._lost_workers[trial_id]} times without getting further"
+        cause = (
+            f"its worker was lost {len(losses)} times without getting further, the last time: {loss.cause}"
+        )
         self.given_up[trial_id] = cause
         self._give_up(trial_id, cause)
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mlflow.entities import RunTag
+from mlflow.entities import Run, RunTag
 
 from study.plan import Plan, State
 from trainables.errors import TrackingError, suggestion
 from trainables.record import Store, names, persistently
+from trainables.record.runs import canonical
 
 STUDY_FILE = "study.yaml"
 PLAN_FILE = "plan.json"
@@ -23,6 +24,25 @@ class StudyRun:
     store: Store
     run_id: str
     name: str
+
+    @property
+    def artifact_uri(self) -> str:
+        """Where its files lie, for whoever writes them."""
+        return str(self._read().info.artifact_uri)
+
+    def tag(self, name: str) -> str:
+        """Return a tag; empty if there is none."""
+        return str(self._read().data.tags.get(name, ""))
+
+    def set_tag(self, name: str, value: str) -> None:
+        """Write a tag."""
+        write = partial(self.store.client.set_tag, self.run_id, name, value)
+        persistently(f"writing to the run of study {self.name}", write)
+
+    def begin(self) -> None:
+        """Mark the run running."""
+        begin = partial(self.store.client.update_run, self.run_id, status="RUNNING")
+        persistently(f"beginning the run of study {self.name}", begin)
 
     def log_study_file(self, text: str) -> None:
         """Store the study file, from which `resume` and `analyze` start."""
@@ -48,16 +68,26 @@ class StudyRun:
             return file.read_text()
 
     def _write(self, name: str, text: str) -> None:
-        self.store.artifacts(self.store.client.get_run(self.run_id)).write_text(name, text)
+        self.store.artifacts(self._read()).write_text(name, text)
+
+    def _read(self) -> Run:
+        read = partial(self.store.client.get_run, self.run_id)
+        return persistently(f"reading the run of study {self.name}", read)
 
 
 def open_study_run(store: Store, name: str) -> StudyRun:
-    """Find the run of a study or create it, and mark it running."""
+    """Find the run of a study or create it.
+
+    Raises:
+        TrackingError: it cannot be created.
+    """
     tags = {names.KIND: names.STUDY_KIND, names.RUN_NAME: f"study {name}"}
     run = store.find_or_create(names.STUDY, name, tags=tags)
-    begin = partial(store.client.update_run, run.info.run_id, status="RUNNING")
-    persistently(f"beginning the run of study {name}", begin)
-    return StudyRun(store, run.info.run_id, name)
+    # Two drivers that begin a study at the same moment may create a run each.
+    counting = canonical(store.search(names.STUDY, name))
+    if counting.info.run_id != run.info.run_id:
+        store.client.delete_run(run.info.run_id)
+    return StudyRun(store, counting.info.run_id, name)
 
 
 def find_study_run(store: Store, name: str) -> StudyRun:
@@ -67,7 +97,7 @@ def find_study_run(store: Store, name: str) -> StudyRun:
         TrackingError: the store holds no study of that name.
     """
     if found := store.search(names.STUDY, name):
-        return StudyRun(store, found[0].info.run_id, name)
+        return StudyRun(store, canonical(found).info.run_id, name)
     known = sorted(run.data.tags[names.STUDY] for run in store.search(names.KIND, names.STUDY_KIND))
     listed = ", ".join(known) or "none yet"
     raise TrackingError(

@@ -5,6 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from study.failures import Loss
 from study.plan import Plan, State
 from study.progress import StudyDisplay, bar, duration
 from study.search import DagSearcher
@@ -15,7 +16,7 @@ def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, DagSearcher, StringIO]:
     output = StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
     plan = Plan("demo", (entry(0, state=State.DONE), *(entry(i) for i in range(1, 5))), (), 0)
-    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0)
+    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0, lost_workers=2)
     return StudyDisplay(console), plan, searcher, output
 
 
@@ -31,12 +32,12 @@ def test_outside_a_terminal_every_ending_is_one_line_with_what_is_left() -> None
             display.trial_started(name)
         display.trial_ended("t1", {"status": "finished", "metrics": {"test_auroc": 0.9876}})
         display.trial_ended("t2", {"status": "failed", "cause": "train_loss became nan " + "x" * 200})
-        display.trial_ended("t3", None, error="ActorDiedError")
+        display.worker_lost("t3", Loss("its process was killed"))
     lines = output.getvalue().splitlines()
     assert lines[0].startswith("demo  1 of 5 trials done · 1 of them before")
     assert lines[1].startswith("[2/5] finished cell · seed 1 (test AUROC 0.988, 0 s) · about 0 s left")
     assert lines[2].startswith("[2/5] failed cell · seed 2: train_loss became nan x")
-    assert lines[3].startswith("[2/5] lost the worker of cell · seed 3: ActorDiedError")
+    assert lines[3].startswith("[2/5] lost the worker of cell · seed 3: its process was killed")
     assert len(lines) == 4
 
 
@@ -63,7 +64,9 @@ def test_what_a_trial_noticed_is_said_once() -> None:
         display.trial_started("t1")
         for step in (1, 2):
             display.trial_reported("t1", report(step, notices=("the resumable state is damaged",)))
+        display.trial_reported("t1", report(3, notices=("the resumable state is damaged", "a disk is full")))
     assert output.getvalue().count("note: cell · seed 1: the resumable state is damaged") == 1
+    assert output.getvalue().count("note: cell · seed 1: a disk is full") == 1
 
 
 def test_the_estimate_counts_trials_in_flight_in_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from study.cli import main
 from study.cluster import ray_session
 from study.config import parse_study
 from study.plan import Plan, make_plan
-from study.runner import _check_resources, _check_store_is_shared, _config, _unused_gpus
-from study.stopping import StopRequest
+from study.preflight import check_resources, check_store_is_shared, unused_gpus
+from study.tuning import trial_config
 from trainables.errors import UserError
 from trainables.record import RecordReader, Store
 from trainables.spec import RunOptions
@@ -32,7 +32,7 @@ def plan_of(gpu: float = 0) -> Plan:
 
 def options_of(store: Store, gpu: float = 0) -> RunOptions:
     study = parse_study(STUDY.replace("GPU", str(gpu)))
-    config = _config(make_plan(study, []).entries[0], study, store)
+    config = trial_config(make_plan(study, []).entries[0], study, store)
     assert (config["cpu"], config["gpu"]) == (2.0, gpu)
     return RunOptions.model_validate_json(config["options"])
 
@@ -45,40 +45,40 @@ def test_a_worker_is_told_its_threads_its_device_and_what_to_keep(store: Store) 
 
 
 def resources(monkeypatch: pytest.MonkeyPatch, **amounts: float) -> None:
-    monkeypatch.setattr("study.runner.ray.cluster_resources", lambda: amounts)
+    monkeypatch.setattr("study.preflight.ray.cluster_resources", lambda: amounts)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 def test_what_no_machine_has_is_refused_before_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     resources(monkeypatch, CPU=2.0)
-    _check_resources(plan_of())
+    check_resources(plan_of())
     with pytest.raises(UserError, match=r"resources.gpu: .* asks for 1, this machine has 0; lower it"):
-        _check_resources(plan_of(gpu=1))
+        check_resources(plan_of(gpu=1))
     resources(monkeypatch, CPU=1.0)
     with pytest.raises(UserError, match=r"resources.cpu: .* asks for 2, this machine has 1"):
-        _check_resources(plan_of())
+        check_resources(plan_of())
 
 
 def test_gpus_that_nobody_asked_for_are_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     resources(monkeypatch, CPU=2.0, GPU=4.0)
-    assert _unused_gpus(plan_of()) == [
+    assert unused_gpus(plan_of()) == [
         "4 GPU(s) stay idle, since no trial asks for one; set resources.gpu in the study file"
     ]
-    assert _unused_gpus(plan_of(gpu=1)) == []
+    assert unused_gpus(plan_of(gpu=1)) == []
     resources(monkeypatch, CPU=2.0)
-    assert _unused_gpus(plan_of()) == []
+    assert unused_gpus(plan_of()) == []
 
 
 def test_a_store_that_other_nodes_cannot_see_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("study.runner.ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
-    _check_store_is_shared(store)
-    monkeypatch.setattr("study.runner.ray.nodes", lambda: [{"Alive": True}] * 3)
+    monkeypatch.setattr("study.preflight.ray.nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    check_store_is_shared(store)
+    monkeypatch.setattr("study.preflight.ray.nodes", lambda: [{"Alive": True}] * 3)
     with pytest.raises(
         UserError, match=r"the cluster has 3 nodes, which do not share sqlite:.*mlflow server"
     ):
-        _check_store_is_shared(store)
+        check_store_is_shared(store)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,6 @@ def test_missing_data_stops_the_study_before_anything_starts(
     assert RecordReader(store).trials() == []
     (study,) = store.search("kind", "study")
     assert study.info.status == "FAILED"
-
-
-def test_the_first_signal_asks_and_the_second_leaves_at_once() -> None:
-    import signal
-
-    with StopRequest().watching() as request:
-        signal.raise_signal(signal.SIGTERM)
-        assert request.is_made
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_cluster_that_cannot_be_joined_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
+from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
-from study.search import LOST_WORKERS_PER_TRIAL, DagSearcher
+from study.search import DagSearcher
+
+KILLED = Loss("killed from outside")
+NODE_LOST = Loss("its node was lost", is_of_node=True)
 
 
 def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
@@ -23,14 +27,26 @@ def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
 
 
 def make_searcher(
-    *entries: PlanEntry, keep_failed: bool = False, resume_step: Callable[[str], int] = lambda _: 0
+    *entries: PlanEntry,
+    keep_failed: bool = False,
+    resume_step: Callable[[str], int] = lambda _: 0,
+    lost_workers: int = 2,
 ) -> DagSearcher:
     return DagSearcher(
         Plan("s", entries, (), 0),
         lambda chosen: {"trial_id": chosen.trial_id},
         resume_step=resume_step,
+        lost_workers=lost_workers,
         keep_failed=keep_failed,
     )
+
+
+def lose(searcher: DagSearcher, tune_id: str, loss: Loss = KILLED) -> None:
+    """What Tune does when the worker of a trial dies."""
+    trial_id = searcher._in_flight[tune_id]
+    searcher.on_trial_complete(trial_id=tune_id, error=True)
+    assert suggest(searcher, "between") != trial_id
+    searcher.worker_lost(trial_id, loss)
 
 
 def suggest(searcher: DagSearcher, tune_id: str) -> str | None:
@@ -70,6 +86,7 @@ def test_every_trial_is_accounted_for_once_and_never_before_its_parents(
         how = data.draw(st.sampled_from(["finished", "reused", "failed", "taken over", "lost"]))
         if how == "lost":
             searcher.on_trial_complete(trial_id=ending, error=True)
+            searcher.worker_lost(trial_id, data.draw(st.sampled_from([KILLED, NODE_LOST])))
         else:
             searcher.on_trial_complete(trial_id=ending, result={"status": how, "cause": "why"})
             if how in ("finished", "reused"):
@@ -101,16 +118,27 @@ def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goe
     assert suggest(searcher, "b") == "t3"
 
 
-def test_a_lost_worker_costs_a_retry_and_one_that_keeps_dying_is_given_up() -> None:
-    searcher = make_searcher(entry(0))
-    for attempt in range(LOST_WORKERS_PER_TRIAL + 1):
+@pytest.mark.parametrize("lost_workers", [0, 2])
+def test_a_lost_worker_costs_a_retry_and_one_that_keeps_dying_is_given_up(lost_workers: int) -> None:
+    searcher = make_searcher(entry(0), lost_workers=lost_workers)
+    for attempt in range(lost_workers + 1):
         assert suggest(searcher, f"a{attempt}") == "t0"
         assert not searcher.given_up
-        searcher.on_trial_complete(trial_id=f"a{attempt}", error=True)
+        lose(searcher, f"a{attempt}")
     assert suggest(searcher, "end") == "FINISHED"
-    searcher.note_error("t0", "ActorDiedError")
     assert searcher.given_up == searcher.failed
-    assert searcher.failed["t0"] == "its worker was lost 3 times without getting further: ActorDiedError"
+    assert searcher.failed["t0"] == (
+        f"its worker was lost {lost_workers + 1} times without getting further, "
+        "the last time: killed from outside"
+    )
+
+
+def test_nodes_that_are_lost_do_not_count_until_the_trial_must_be_what_kills_them() -> None:
+    searcher = make_searcher(entry(0), lost_workers=0)
+    for attempt in range(NODES_PER_TRIAL):
+        assert suggest(searcher, f"a{attempt}") == "t0"
+        lose(searcher, f"a{attempt}", NODE_LOST)
+    assert "the last time: its node was lost" in searcher.failed["t0"]
 
 
 def test_a_worker_that_is_lost_after_its_trial_has_moved_on_does_not_count() -> None:
@@ -118,7 +146,7 @@ def test_a_worker_that_is_lost_after_its_trial_has_moved_on_does_not_count() -> 
     searcher = make_searcher(entry(0), resume_step=lambda _: next(steps))
     for attempt in range(10):
         assert suggest(searcher, f"a{attempt}") == "t0"
-        searcher.on_trial_complete(trial_id=f"a{attempt}", error=True)
+        lose(searcher, f"a{attempt}")
     assert not searcher.failed
 
 
