@@ -1,0 +1,1 @@
+"""`transfusion doctor`: is this machine or cluster ready, and are the records true; mends what it can."""
