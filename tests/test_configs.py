@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from study.config import load_study
 from study.plan import make_plan
@@ -53,11 +51,6 @@ def test_the_catalog_of_the_documents_names_every_entry() -> None:
     for reader in READERS.values():
         for option in reader.options.model_fields if reader.options else ():
             assert f"`{option}`" in text, option
-
-
-def test_the_cluster_file_satisfies_rays_schema() -> None:
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
