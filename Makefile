@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-configs check format ui benchmarks clean
+.PHONY: help demo test test-configs test-programs chaos hosts check format ui benchmarks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,10 +20,19 @@ demo: $(VENV)/ready  ## run the demo study and make its report (no data, no serv
 	$(BIN)/transfusion analyze demo
 
 test: $(VENV)/ready  ## the default tests, under 10 minutes on two cores
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-configs: $(VENV)/ready  ## every configuration end to end, on miniatures of its data
 	$(BIN)/python -m pytest -m configs
+
+test-programs: $(VENV)/ready  ## signals to whole studies, two drivers, secrets in any file
+	$(BIN)/python -m pytest -m programs
+
+chaos: $(VENV)/ready  ## hundreds of faults against a real cluster, server and database, half an hour
+	$(BIN)/python -m pytest -m chaos
+
+hosts: $(VENV)/ready  ## `ray up` over three hosts made of network namespaces (root on Linux)
+	$(BIN)/python -m pytest -m hosts -s
 
 check: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .

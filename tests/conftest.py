@@ -11,6 +11,26 @@ from trainables.record import Store, open_store
 from trainables.resolution import resolve
 from trainables.spec import TrialSpec, parse_trial
 
+# Files that take longest, the longest first: begun last, they would be what one core waits for.
+LONG_FILES = (
+    "test_study_run.py",
+    "test_chaos.py",
+    "test_architectures.py",
+    "test_cli.py",
+    "test_report.py",
+    "test_outbox.py",
+    "test_report_in_browser.py",
+    "test_doctor_records.py",
+    "test_training.py",
+    "test_reading.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files."""
+    ranks = {name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:

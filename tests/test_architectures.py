@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -320,6 +320,7 @@ def test_dense_layers_stand_where_torchvision_has_them(name):
 def test_a_grey_network_draws_its_first_convolution_as_its_library_would(name):
     """The same layer but for its inputs, on the scale that the library's rule gives it."""
 
+    @cache
     def first(channels: int, seed: int) -> nn.Conv2d:
         module = build(spec_of(name), channels=channels, seed=seed).module
         return next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
@@ -329,7 +330,7 @@ def test_a_grey_network_draws_its_first_convolution_as_its_library_would(name):
     assert (grey.stride, grey.padding, grey.kernel_size) == (rgb.stride, rgb.padding, rgb.kernel_size)
     by_inputs = name in ("alexnet", "densenet121", "densenet169", "densenet201", "inception_v4")
     factor = 3**0.5 if by_inputs else 1.0
-    sds = [torch.cat([first(c, seed).weight.flatten() for seed in range(4)]).std().item() for c in (1, 3)]
+    sds = [torch.cat([first(c, seed).weight.flatten() for seed in range(2)]).std().item() for c in (1, 3)]
     assert sds[0] == pytest.approx(sds[1] * factor, rel=0.12)
 
 
