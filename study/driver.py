@@ -68,7 +68,8 @@ class Driver:
     @property
     def is_running_here(self) -> bool:
         """Whether its process is there, on this machine."""
-        return _started(self.pid) == self.started
+        started = _started(self.pid)
+        return _is_hidden(self.pid) if started is None else started == self.started
 
     def __str__(self) -> str:
         began, seen = (
@@ -93,6 +94,17 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process of somebody else that /proc does not show (mounted with hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def _user() -> str:

@@ -26,6 +26,7 @@ from trainables.record import RecordReader, Store
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 END_WITHIN_S = 5.0
+STEP_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,15 @@ class _Drive:
             keep_failed=self.keep_failed,
         )
 
-    def _resume_step(self, trial_id: str) -> int:
-        """Return where a trial would go on; an outage of MLflow is waited for."""
-        what = "the state of a trial that lost its worker"
-        try:
-            record = self.patience.ask(what, lambda: self.reader.trial(trial_id))
-        except TrackingError:
-            return 0
-        return record.resumes_at_step if record else 0
+    def _resume_step(self, trial_id: str) -> int | None:
+        """Return where a trial would go on; None if MLflow does not say at once: all trials wait for it."""
+        steps: list[int] = []
+
+        def look() -> None:
+            record = self.reader.trial(trial_id)
+            steps.append(record.resumes_at_step if record else 0)
+
+        return steps[0] if within(STEP_WITHIN_S, look) else None
 
     def _keep_books(self, run: StudyRun, searcher: DagSearcher) -> Plan:
         """Store what became of the trials.

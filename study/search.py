@@ -20,7 +20,7 @@ class DagSearcher(Searcher):
     Args:
         config_of: the config of a trial, plain data.
         resume_step: the step at which a trial would go on: a worker that is lost after its trial has moved
-            on does not count against it.
+            on does not count against it. None while MLflow is away: that does not count either.
         lost_workers: how often in a row a trial may lose its worker without getting further; lost nodes are
             not counted, up to `NODES_PER_TRIAL`.
         keep_failed: leave trials that failed in an earlier run as they are.
@@ -37,7 +37,7 @@ class DagSearcher(Searcher):
         plan: Plan,
         config_of: Callable[[PlanEntry], Mapping[str, Any]],
         *,
-        resume_step: Callable[[str], int],
+        resume_step: Callable[[str], int | None],
         lost_workers: int,
         keep_failed: bool = False,
     ) -> None:
@@ -120,9 +120,14 @@ class DagSearcher(Searcher):
         heappush(self._ready, (is_leaf, self._rank[trial_id], trial_id))
 
     def worker_lost(self, trial_id: str, loss: Loss) -> None:
-        """Hand the trial out again, or give it up."""
+        """Hand the trial out again, or give it up; of one that did not die nothing is heard here."""
+        if trial_id not in self._dying:
+            return
         self._dying.discard(trial_id)
         step = self._resume_step(trial_id)
+        if step is None:
+            self._push(trial_id)
+            return
         if step > self._lost_at_step.get(trial_id, 0):
             self._losses[trial_id] = []
         self._lost_at_step[trial_id] = step

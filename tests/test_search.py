@@ -29,7 +29,7 @@ def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
 def make_searcher(
     *entries: PlanEntry,
     keep_failed: bool = False,
-    resume_step: Callable[[str], int] = lambda _: 0,
+    resume_step: Callable[[str], int | None] = lambda _: 0,
     lost_workers: int = 2,
 ) -> DagSearcher:
     return DagSearcher(
@@ -148,6 +148,22 @@ def test_a_worker_that_is_lost_after_its_trial_has_moved_on_does_not_count() -> 
         assert suggest(searcher, f"a{attempt}") == "t0"
         lose(searcher, f"a{attempt}")
     assert not searcher.failed
+
+
+def test_a_worker_that_is_lost_while_mlflow_is_away_does_not_count_and_nobody_waits() -> None:
+    searcher = make_searcher(entry(0), resume_step=lambda _: None, lost_workers=0)
+    for attempt in range(50):
+        assert suggest(searcher, f"a{attempt}") == "t0"
+        lose(searcher, f"a{attempt}")
+    assert not searcher.failed
+
+
+def test_a_trial_that_ended_well_is_not_handed_out_again_when_tune_tells_of_an_error() -> None:
+    searcher = make_searcher(entry(0))
+    assert suggest(searcher, "a") == "t0"
+    searcher.on_trial_complete(trial_id="a", result={"status": "finished"})
+    searcher.worker_lost("t0", KILLED)
+    assert suggest(searcher, "b") == "FINISHED"
 
 
 def test_a_trial_that_another_process_trains_is_left_to_it_with_its_children() -> None:

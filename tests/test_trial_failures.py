@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.conftest import tiny_trial
 from tests.test_trial import EVERY_EVALUATION, equal, final_weights, find, finish, start
-from trainables.record import Store
+from trainables.record import Store, TrialWriter
 from trainables.spec import FailureOptions
 from trainables.training import Training
 
@@ -150,13 +150,57 @@ def test_a_gpu_that_failed_costs_the_process_and_not_the_trial(
     assert finish(store, spec).status == "finished"
 
 
-def test_a_worker_that_is_told_to_go_commits_its_state(store: Store) -> None:
+def test_a_worker_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_state(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tiny_trial()
-    running = start(store, spec)
-    while next(running).step < 5:
-        continue
-    with pytest.raises(SystemExit):
-        running.throw(SystemExit(1))  # type: ignore[attr-defined]
+    forward = Training._forward
+
+    def told_to_go(training: Training, images: Tensor) -> object:
+        outputs = forward(training, images)
+        if training.step == 7:
+            raise SystemExit(1)  # batch norm has seen the batch, the optimizer has not
+        return outputs
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_forward", told_to_go)
+        with pytest.raises(SystemExit):
+            list(start(store, spec))
     record = find(store, spec)
     assert record.status == "killed"
     assert record.resumes_at_step == 5
+    resumed = final_weights(store, finish(store, spec))
+    store.client.delete_run(record.run_id)
+    assert equal(resumed, final_weights(store, finish(store, spec)))
+
+
+def test_a_trial_that_is_closed_before_an_evaluation_is_done_keeps_the_state_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    options = EVERY_EVALUATION.model_copy(update={"series_points": 3})
+    with monkeypatch.context() as patched:
+        patched.setattr("trainables.gradient_trial.REPORT_EVERY_S", 0.0)
+        patched.setattr(TrialWriter, "has_room", lambda writer, contents: len(contents.facts) > 0)
+        running = start(store, spec, options)
+        # Of weights, which have no facts, no room is left: it waits before the first checkpoint.
+        next(running)
+        running.close()  # type: ignore[attr-defined]
+    assert find(store, spec).resumes_at_step == 0
+    record = finish(store, spec)
+    steps = [point.step for point in store.client.get_metric_history(record.run_id, "val_loss")]
+    assert sorted(steps) == [0, 1, 2, 5, 12]
+
+
+def test_a_trial_that_was_found_damaged_is_not_taken_for_concluded_when_its_redoing_is_killed(
+    store: Store,
+) -> None:
+    spec = tiny_trial()
+    store.client.set_terminated(finish(store, spec).run_id, "FAILED")
+    redoing = start(store, spec)
+    while next(redoing).step < 2:
+        continue
+    redoing.close()  # type: ignore[attr-defined]
+    assert find(store, spec).status == "killed"
+    *_, last = start(store, spec)
+    assert (last.status, last.step) == ("finished", 12)

@@ -65,8 +65,11 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
             # Copies: what is read is a view of the file, which would keep a deleted one on its disk.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return Contents(tensors, facts)
-    # A header that was written by others can hold what torch has no type for, or JSON that never ends.
+    # A header that was written by others can hold what torch has no type for, or JSON that never ends. A
+    # file that has its digest is whole: then it is this machine that lacks memory, or a disk that fails.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        if sha256 is not None and isinstance(error, OSError | MemoryError):
+            raise
         raise CheckpointError(f"{path.name}: not a readable safetensors file ({error})") from None
 
 

@@ -28,6 +28,7 @@ class GradientTrial:
         self._clock = ReportClock()
         self._last_state = time.monotonic()
         self._passed_step = -1
+        self._is_between_steps = False
         self._micro_batch_size: int | None = None
 
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
@@ -70,23 +71,27 @@ class GradientTrial:
                 if self.options.failures.out_of_memory == "fail" or self._training().micro_batch_size == 1:
                     raise
             # Out here, where the error no longer holds on to the tensors of the step that failed.
-            self._go_on_with_half()
-            yield self.progress("running")
+            yield from self._go_on_with_half()
 
-    def _go_on_with_half(self) -> None:
+    def _go_on_with_half(self) -> Iterator[Progress]:
+        self._is_between_steps = False
         step, size = self._training().step, self._training().micro_batch_size
         self._micro_batch_size = math.ceil(size / 2)
-        self.training = None
+        n_steps, self.training = self._training().total_steps, None
         gc.collect()
         torch.cuda.empty_cache()
-        self.record.drain()  # the newest state is read back from the store
+        while not self.record.drain(within_s=REPORT_EVERY_S):  # the newest state is read from the store
+            yield Progress(step, n_steps, "running", notices=tuple(self.record.notices))
+        self.record.begin_again()
         self.prepare(self._device, self._data_root)
         self.record.log_tag(names.MICRO_BATCH_SIZE, str(self._micro_batch_size))
         self.record.notices.append(
             f"out of GPU memory after step {step} with {size} images at once: goes on from step "
             f"{max(0, self._passed_step)} with {self._micro_batch_size}, gradients accumulated to batches of "
-            f"{self._training().batch_size} (batch norm sees the {self._micro_batch_size})"
+            f"{self._training().batch_size} (batch norm sees the {self._micro_batch_size}; points that were "
+            "logged stay)"
         )
+        yield self.progress("running")
 
     def _train_on(self) -> Iterator[Progress]:
         """Train up to each step at which something is due, do it, and report."""
@@ -98,10 +103,12 @@ class GradientTrial:
                 continue
             if training.should_stop_early:
                 return
+            self._is_between_steps = True
             while not training.train_until(step, pause=self._clock.is_due):
                 if self._is_state_due():
                     yield from self._commit_state()
                 yield self.progress("running")
+            self._is_between_steps = False  # what is due at this step is not done yet
             due = {"initial"} if step == 0 and "initial" in self.options.keep else set()
             due |= {f"step-{step:07d}"} if step in series else set()
             if due:
@@ -113,6 +120,7 @@ class GradientTrial:
                 metrics = training.evaluate()
                 self.record.log_metrics(metrics, step=step)
             self._passed_step = step
+            self._is_between_steps = True
             if self.options.state_every_s == 0 or self._is_state_due():
                 yield from self._commit_state()
             if self._clock.is_allowed():
@@ -120,6 +128,7 @@ class GradientTrial:
 
     def conclude(self) -> None:
         """Commit the final and the best weights, and score the test split with the best."""
+        self._is_between_steps = False
         training, module = self._training(), self._training().network.module
         final = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         weights = {"final": final, "best": training.selection.weights}
@@ -141,10 +150,10 @@ class GradientTrial:
         self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
 
     def interrupt(self) -> None:
-        """Commit a state, if there is anything to keep, and mark the run killed."""
+        """Commit a state, if there is one to go on from, and mark the run killed."""
         self.record.hurry()
-        if self.training is not None and self._passed_step >= 0 and self._has_moved_on():
-            self.record.commit_state(self.training.take_state())
+        if self._is_between_steps and self._passed_step >= 0 and self._has_moved_on():
+            self.record.commit_state(self._training().take_state())
         self.record.interrupt()
 
     def progress(

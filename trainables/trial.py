@@ -2,12 +2,19 @@
 
 import traceback
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from trainables.errors import NotFiniteError, StaleAttemptError, TrackingError, UserError
+from trainables.errors import (
+    NotFiniteError,
+    StaleAttemptError,
+    TrackingError,
+    TransfusionError,
+    UserError,
+)
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
 from trainables.progress import REPORT_EVERY_S, Progress, Status
@@ -49,8 +56,8 @@ def run_trial(
     """Train a resolved spec and keep its record, yielding every few seconds and at evaluations.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
-    Closing the iterator, or a SIGTERM to a worker of Ray, commits a state and marks the run killed, so that
-    it can go on later.
+    Closing the iterator commits a state and marks the run killed, so that it can go on later. A SIGTERM to a
+    worker of Ray, which may strike in the middle of a step, only marks it.
 
     Raises:
         TrackingError: MLflow cannot be used; the trial is as good as its last state.
@@ -75,8 +82,12 @@ def run_trial(
         while not record.drain(within_s=REPORT_EVERY_S):
             yield trial.progress("running")
         record.finish()
-    except (GeneratorExit, SystemExit):
+    except GeneratorExit:
         trial.interrupt()
+        raise
+    except SystemExit:
+        with suppress(TransfusionError):
+            record.interrupt()
         raise
     except StaleAttemptError as error:
         yield trial.progress("taken over", cause=str(error))

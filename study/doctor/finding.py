@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from trainables.errors import UserError
+
 # Mends, and returns None, or why it left things as they are.
 Repair = Callable[[], str | None]
 
@@ -66,5 +68,8 @@ def treat(findings: Iterable[Finding], *, is_repairing: bool) -> Iterator[Treate
         if not is_repairing or finding.repair is None:
             yield Treated(finding, Fate.FOUND)
             continue
-        reason = finding.repair()
+        try:
+            reason = finding.repair()
+        except UserError as error:
+            reason = str(error)  # the others are still mended
         yield Treated(finding, Fate.LEFT if reason else Fate.REPAIRED, reason or "")

@@ -55,6 +55,8 @@ def claim(store: Store, spec: TrialSpec, *, study: str | None, environment: Envi
         **environment.tags,
         names.ATTEMPT: attempt,
         names.CAUSE: "",
+        # Marked failed after its end (`transfusion doctor`): it is trained anew, and has not concluded.
+        **({names.CHECKPOINT_PREFIX + names.FINAL: ""} if run.info.status == "FAILED" else {}),
         names.PROCESS: f"{socket.gethostname()}:{os.getpid()}",
         **now_tag(),
     }

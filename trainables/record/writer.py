@@ -103,9 +103,9 @@ class TrialWriter:
         )
         if not claimed.is_finished:
             writer.state = pointers.state
-            # The write that points to the final weights is the last but the marks of the end. A run that was
-            # marked failed afterwards (`transfusion doctor`) is trained anew.
-            writer.is_concluded = names.FINAL in pointers.checkpoints and run.info.status != "FAILED"
+            # The write that points to the best and the final weights is the last but the marks of the end.
+            has_both = {names.BEST, names.FINAL} <= pointers.checkpoints.keys()
+            writer.is_concluded = has_both and not pointers.problems
             writer.notices += [f"{problem}; it counts as absent" for problem in pointers.problems]
             writer._begin(claimed, failures or FailureOptions())
         return writer
@@ -157,6 +157,10 @@ class TrialWriter:
         else:
             self._open_outbox().check()
         self._last_flush = time.monotonic()
+
+    def begin_again(self) -> None:
+        """Let the weights of steps that are taken again, otherwise than before, be uploaded again."""
+        self._uploaded.clear()
 
     def drain(self, *, within_s: float | None = None) -> bool:
         """Flush, and wait until all has arrived, or so many seconds; say whether it has."""
