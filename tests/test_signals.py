@@ -202,11 +202,12 @@ def test_a_closed_terminal_lets_a_trial_that_runs_alone_commit_and_leave(
 
 
 def test_while_nothing_is_in_flight_the_first_signal_leaves() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with StopRequest().watching() as request:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         assert request.is_made
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_in_flight_the_first_signal_asks_and_the_second_leaves() -> None:

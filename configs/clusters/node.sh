@@ -108,7 +108,7 @@ stop_mlflow() {
     local pid
     pid=$(cat "$STATE/mlflow.pid" 2>/dev/null) || return 0
     # The number may belong to another process since a reboot.
-    if ps -o args= -p "$pid" | grep -q 'mlflow server'; then
+    if [[ $(ps -ww -o args= -p "$pid") == *"mlflow server"* ]]; then
         kill -- "-$pid"
         for _ in $(seq 40); do kill -0 -- "-$pid" 2>/dev/null || break; sleep 0.25; done
         ! kill -KILL -- "-$pid" 2>/dev/null || sleep 1
