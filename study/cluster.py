@@ -21,6 +21,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from study.local_ray import apart, our_signals  # noqa: E402
 from trainables.errors import UserError  # noqa: E402
@@ -76,6 +77,18 @@ def as_tasks(call: Callable[[T], R], things: Sequence[T]) -> Iterator[tuple[int,
         while waiting:
             [done], _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(done), ray.get(done)
+
+
+def on_node(node_id: str, call: Callable[..., R], *arguments: Any, retries: int = 0) -> "ray.ObjectRef[R]":
+    """Begin a call on one node, without a core of its own, so that a busy node answers too."""
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task = ray.remote(num_cpus=0, max_retries=retries)(call)
+    return task.options(scheduling_strategy=strategy).remote(*arguments)
+
+
+def last_line(error: Exception) -> str:
+    """Return what Ray's errors end with: what was raised on the other side."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def call_one(call: Callable[[T], R], thing: T) -> R:

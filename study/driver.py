@@ -9,6 +9,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from study.processes import exists, stat_of
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -41,7 +43,7 @@ class Driver:
             host=socket.gethostname(),
             machine=_machine(),
             pid=pid,
-            started=_started(pid) or 0,
+            started=stat.started_ticks if (stat := stat_of(pid)) else 0,
             user=_user(),
             since=now,
             alive=now,
@@ -68,8 +70,9 @@ class Driver:
     @property
     def is_running_here(self) -> bool:
         """Whether its process is there, on this machine."""
-        started = _started(self.pid)
-        return _is_hidden(self.pid) if started is None else started == self.started
+        if (stat := stat_of(self.pid)) is None:
+            return exists(self.pid)  # of somebody else, and /proc is mounted with hidepid
+        return not stat.is_gone and stat.started_ticks == self.started
 
     def __str__(self) -> str:
         began, seen = (
@@ -84,27 +87,6 @@ def _machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""  # no Linux: nobody is looked for, and a dead driver's lease has to lapse
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process started, in ticks since boot; None if there is none, or only its remains."""
-    try:
-        # The name in parentheses may hold anything, blanks and parentheses included.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _is_hidden(pid: int) -> bool:
-    """Whether there is a process of somebody else that /proc does not show (mounted with hidepid)."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return False
 
 
 def _user() -> str:

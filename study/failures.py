@@ -83,8 +83,10 @@ class LossCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         """Pass the loss on."""
-        node_id = (trial.last_result or {}).get("node_id")
-        loss = loss_of(_error_of(trial), str(trial.get_error() or ""), node_is_alive=_is_alive(node_id))
+        error, node_id = _error_of(trial), (trial.last_result or {}).get("node_id")
+        # Tune waits for this: what the trial itself raised needs no news of its node.
+        node_is_alive = isinstance(error, RayTaskError) or _is_alive(node_id)
+        loss = loss_of(error, str(trial.get_error() or ""), node_is_alive=node_is_alive)
         for one in self._told:
             one.worker_lost(trial.config["trial_id"], loss)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+# First, because it sets what Ray reads when it is imported.
+from study.cluster import last_line, on_node  # isort: split
+
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.refusal import way_out
 from study.tracking import StudyRun
@@ -85,20 +87,14 @@ def check_nodes_reach(store: Store) -> None:
 
 def _ask_nodes(nodes: list[str], store: Store) -> dict[str, str]:
     """Return the reasons of the nodes that do not reach the store."""
-    task = ray.remote(num_cpus=0, max_retries=0)(reaches_store)
-    asked = {
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            store.display_uri, store.experiment
-        ): node
-        for node in nodes
-    }
+    asked = {on_node(node, reaches_store, store.display_uri, store.experiment): node for node in nodes}
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=NODES_ANSWER_WITHIN_S)
     reasons = {asked[one]: f"no answer within {NODES_ANSWER_WITHIN_S:.0f} s" for one in silent}
     for one in answered:
         try:
             reason = ray.get(one)
         except RayError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = last_line(error)
         if reason is not None:
             reasons[asked[one]] = reason
     return reasons

@@ -112,7 +112,7 @@ class _Drive:
 
     @cached_property
     def patience(self) -> Patience:
-        """For what is asked while trials run, and after: until then MLflow is expected to be there."""
+        """For what is asked after the trials: until then MLflow is expected to be there."""
         minutes = self.study.failures.wait_for_mlflow_min
         return Patience(minutes, self.display.note, is_over=lambda: self.request.is_made)
 

@@ -15,6 +15,7 @@ from analysis.figures.style import (
     save,
     set_panel_title,
     shared_legend,
+    stage_bands,
 )
 from analysis.networks.comparisons import BEFORE_AFTER, PRETRAINED_RANDOM, RANDOM_RANDOM, TOP_TWO
 from analysis.tables.table import MEASURE_NAMES
@@ -32,29 +33,14 @@ def draw_before_after(
     rows = rows[rows["stage"] != TOP_TWO]
     if rows.empty:
         return None
-    styles = line_styles(inits)
     name = MEASURE_NAMES[measure]
     title = f"What training changes: {name} of each stage before and after training"
     by_setting = list(rows.groupby("setting", sort=False))
     with panels(len(by_setting), title=title) as (figure, axes):
         for axis, (setting, of_setting) in zip(axes[:, 0], by_setting, strict=True):
             stages = list(dict.fromkeys(of_setting["stage"]))
-            for init in [init for init in styles if init in set(of_setting["init_x"])]:
-                by_stage = of_setting[of_setting["init_x"] == init].groupby("stage")["value"]
-                summary = by_stage.agg(["mean", "min", "max"]).reindex(stages)
-                style = styles[init]
-                positions = np.arange(len(stages))
-                axis.plot(
-                    positions,
-                    summary["mean"],
-                    color=style.colour,
-                    marker=style.marker,
-                    ls=style.line,
-                    label=init,
-                )
-                axis.fill_between(
-                    positions, summary["min"], summary["max"], color=style.colour, alpha=0.13, lw=0
-                )
+            by_init = of_setting.rename(columns={"init_x": "init"})
+            stage_bands(axis, by_init, "value", stages=stages, inits=inits)
             _draw_floor(axis, of_setting, stages)
             _similarity_axis(axis, stages, str(setting), name)
         shared_legend(figure, axes[:, 0].tolist(), inits)

@@ -13,6 +13,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
@@ -158,6 +159,31 @@ def shared_legend(figure: Figure, axes: Sequence[Axes], first: Sequence[str] = (
         ncols=min(len(handles), int(figure.get_figwidth() / LEGEND_ENTRY_WIDTH_IN)),
         handlelength=3,
     )
+
+
+def stage_bands(
+    axis: Axes, rows: pd.DataFrame, value: str, *, stages: list[str], inits: Sequence[str]
+) -> None:
+    """Draw a value per stage for each initialization: mean over seeds, and a band from lowest to highest.
+
+    Args:
+        rows: with init and stage, one per seed.
+        inits: all initializations of the study, in the order of the legend.
+    """
+    styles, positions = line_styles(inits), np.arange(len(stages))
+    for init in [init for init in inits if init in set(rows["init"])]:
+        by_stage = rows[rows["init"] == init].groupby("stage")[value]
+        summary = by_stage.agg(["mean", "min", "max"]).reindex(stages)
+        style = styles[init]
+        axis.plot(
+            positions,
+            summary["mean"],
+            color=style.colour,
+            marker=style.marker,
+            ls=style.line,
+            label=init,
+        )
+        axis.fill_between(positions, summary["min"], summary["max"], color=style.colour, alpha=0.13, lw=0)
 
 
 def log_steps(axis: Axes, last_step: float) -> None:

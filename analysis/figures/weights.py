@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import DrawnFigure, line_styles, panels, save, set_panel_title, shared_legend
+from analysis.figures.style import (
+    DrawnFigure,
+    line_styles,
+    panels,
+    save,
+    set_panel_title,
+    shared_legend,
+    stage_bands,
+)
 from analysis.networks.filters import MOST_SHOWN, ShownFilters, tiled
 from analysis.networks.loss_line import BETWEEN_SEEDS, FROM_START
 from analysis.networks.weight_change import KERNELS
@@ -120,7 +128,9 @@ def draw_weight_change(
         for (top, bottom), (setting, of_setting) in zip(axes, by_setting, strict=True):
             stages = list(dict.fromkeys(of_setting["stage"]))
             for axis, value in ((top, "relative_l2"), (bottom, "cosine")):
-                _draw_stages(axis, of_setting, value, stages=stages, inits=inits)
+                stage_bands(axis, of_setting, value, stages=stages, inits=inits)
+                axis.set_xticks(range(len(stages)), stages)
+                axis.set_xlim(-0.3, len(stages) - 0.7)
             _logarithmic_if_wide(top, of_setting["relative_l2"])
             set_panel_title(top, str(setting))
             top.set_ylabel("‖after − before‖ / ‖before‖")
@@ -178,27 +188,6 @@ def draw_loss_lines(points: pd.DataFrame, *, inits: Sequence[str], folder: Path)
         "ends is a barrier: the two lie in different basins. Points whose loss is not finite are left out."
     )
     return DrawnFigure(svg, title, caption)
-
-
-def _draw_stages(
-    axis: Axes, rows: pd.DataFrame, value: str, *, stages: list[str], inits: Sequence[str]
-) -> None:
-    styles, positions = line_styles(inits), np.arange(len(stages))
-    for init in [init for init in inits if init in set(rows["init"])]:
-        by_stage = rows[rows["init"] == init].groupby("stage")[value]
-        summary = by_stage.agg(["mean", "min", "max"]).reindex(stages)
-        style = styles[init]
-        axis.plot(
-            positions,
-            summary["mean"],
-            color=style.colour,
-            marker=style.marker,
-            ls=style.line,
-            label=init,
-        )
-        axis.fill_between(positions, summary["min"], summary["max"], color=style.colour, alpha=0.13, lw=0)
-    axis.set_xticks(positions, stages)
-    axis.set_xlim(-0.3, len(stages) - 0.7)
 
 
 def _logarithmic_if_wide(axis: Axes, values: pd.Series) -> None:

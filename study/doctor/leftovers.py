@@ -1,16 +1,13 @@
 """What dead processes left on the disk of this machine."""
 
-import fcntl
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from study.doctor.finding import Finding
-from trainables.record.spool import LOCK, PREFIX
+from trainables.record.spool import abandoned
 
 
 def check_leftovers() -> Iterator[Finding]:
@@ -18,27 +15,11 @@ def check_leftovers() -> Iterator[Finding]:
 
     What was in them was not committed, so the trial does it again when it goes on.
     """
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
-        if _is_abandoned(folder):
-            sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-            what = f"{sum(sizes):,} bytes that a dead process had not sent to MLflow yet"
-            todo = "delete it; the trial does that work again when it goes on"
-            yield Finding("leftovers", str(folder), what, todo, partial(_delete, folder))
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Say whether the lock of its writer is free; a folder of somebody else is not ours to judge."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
+    for folder in abandoned():
+        sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+        what = f"{sum(sizes):,} bytes that a dead process had not sent to MLflow yet"
+        todo = "delete it; the trial does that work again when it goes on"
+        yield Finding("leftovers", str(folder), what, todo, partial(_delete, folder))
 
 
 def _delete(folder: Path) -> str | None:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from study.processes import exists, stat_of
 from trainables.record import names
 
 # Of a run without a sign of life, which only other versions of this program leave behind.
@@ -37,29 +38,22 @@ def of_process(pid: int, *, seen_s: float) -> str | None:
     Args:
         seen_s: when it was last seen, in seconds since 1970.
     """
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    stat = stat_of(pid)
+    if not exists(pid) or (stat is not None and stat.is_gone):
         return f"process {pid} on this machine is gone"
-    except PermissionError:
-        pass  # somebody else's process: it is there
-    state, started_s = _state_and_start(pid)
-    if state == "Z":
-        return f"process {pid} on this machine is gone"
+    started_s = _seconds_since_1970(stat.started_ticks) if stat is not None else None
     if started_s is not None and started_s > seen_s + START_MARGIN_S:
         return f"process {pid} on this machine is gone, another has its number"
     return None
 
 
-def _state_and_start(pid: int) -> tuple[str, float | None]:
-    """Return the state letter of a process and its start in seconds since 1970, as far as /proc tells."""
+def _seconds_since_1970(ticks: int) -> float | None:
+    """Turn ticks since boot into a time, as far as /proc tells when that was."""
     try:
-        # The name, in parentheses, may contain anything.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
     except (OSError, StopIteration):
-        return "?", None
-    return fields[0], int(boot.split()[1]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return None
+    return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def seconds(text: object) -> float | None:

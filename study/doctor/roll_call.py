@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 # First, because it sets what Ray reads when it is imported.
-from study.cluster import ray_session  # isort: split
+from study.cluster import last_line, on_node, ray_session  # isort: split
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.doctor.node_report import DatasetAnswer, Order, clock_s, dataset_digest, report
 from study.doctor.nodes import Fleet, Node
@@ -56,7 +55,7 @@ def call_the_roll(order: Order, datasets: Mapping[str, DatasetSpec], *, progress
 
 
 def _ask_reports(order: Order, alive: Mapping[str, dict[str, Any]]) -> dict[str, Node]:
-    waiting = {_on(node, report, order): name for name, node in alive.items()}
+    waiting = {on_node(node["NodeID"], report, order, retries=1): name for name, node in alive.items()}
     ray.wait(list(waiting), num_returns=len(waiting), timeout=ANSWER_WITHIN_S)
     nodes = {}
     for answer, name in waiting.items():
@@ -68,7 +67,7 @@ def _ask_reports(order: Order, alive: Mapping[str, dict[str, Any]]) -> dict[str,
             ray.cancel(answer, force=True)
             nodes[name] = Node(name, None, f"no answer within {ANSWER_WITHIN_S:.0f} s", told=told)
         except RayError as error:
-            nodes[name] = Node(name, None, _last_line(error), told=told)
+            nodes[name] = Node(name, None, last_line(error), told=told)
     return nodes
 
 
@@ -87,7 +86,8 @@ def _ask_datasets(
     def ask_next(name: str) -> None:
         if (following := next(open_questions[name], None)) is not None:
             label, spec = following
-            waiting[_on(alive[name], dataset_digest, spec)] = _Asked(name, label)
+            answer = on_node(alive[name]["NodeID"], dataset_digest, spec, retries=1)
+            waiting[answer] = _Asked(name, label)
 
     for name in open_questions:
         ask_next(name)
@@ -98,17 +98,10 @@ def _ask_datasets(
         try:
             answer = ray.get(done)
         except RayError as error:
-            answer = DatasetAnswer(None, _last_line(error))
+            answer = DatasetAnswer(None, last_line(error))
         answers[asked.name][str(asked.dataset)] = answer
         ask_next(asked.name)
     return {name: replace(node, datasets=answers[name]) for name, node in nodes.items()}
-
-
-def _on(node: Mapping[str, Any], call: Callable[..., Any], *arguments: Any) -> Any:
-    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    # Without a core of its own, so that a busy cluster answers too.
-    task = ray.remote(num_cpus=0, max_retries=1)(call).options(scheduling_strategy=strategy)
-    return task.remote(*arguments)
 
 
 def _skew_s(node: Mapping[str, Any]) -> float | None:
@@ -117,7 +110,7 @@ def _skew_s(node: Mapping[str, Any]) -> float | None:
     def rounds() -> Iterator[tuple[float, float]]:
         for _ in range(CLOCK_ROUNDS):
             before = time.time()
-            told = ray.get(_on(node, clock_s), timeout=ANSWER_WITHIN_S)
+            told = ray.get(on_node(node["NodeID"], clock_s, retries=1), timeout=ANSWER_WITHIN_S)
             after = time.time()
             yield after - before, told - (before + after) / 2
 
@@ -129,10 +122,6 @@ def _skew_s(node: Mapping[str, Any]) -> float | None:
 
 def _name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def labelled(specs: Sequence[DatasetSpec]) -> dict[str, DatasetSpec]:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from tests.chaos.disks import SmallDisk
 from tests.chaos.ledger import Strike
 from tests.chaos.processes import send
 from tests.chaos.proxy import LOG_BATCH, UPLOAD
@@ -146,20 +147,19 @@ def _cut(world: World, request: bytes, *, after_bytes: int | None) -> Strike | N
 
 
 def fill_artifact_disk(world: World, rng: random.Random, runs: list[RunRow]) -> Strike | None:
-    if world.is_mending or not world.artifacts.is_mounted:
-        return None
-    full_s = rng.uniform(2, 6)
-    world.artifacts.fill()
-    world.outage(full_s, world.artifacts.free)
-    return _now(f"for {full_s:.1f} s")
+    return _fill(world, rng, world.artifacts)
 
 
 def fill_worker_disk(world: World, rng: random.Random, runs: list[RunRow]) -> Strike | None:
-    if world.is_mending or not world.spool.is_mounted:
+    return _fill(world, rng, world.spool)
+
+
+def _fill(world: World, rng: random.Random, disk: SmallDisk) -> Strike | None:
+    if world.is_mending or not disk.is_mounted:
         return None
     full_s = rng.uniform(2, 6)
-    world.spool.fill()
-    world.outage(full_s, world.spool.free)
+    disk.fill()
+    world.outage(full_s, disk.free)
     return _now(f"for {full_s:.1f} s")
 
 

@@ -9,8 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,15 +118,25 @@ class Spool:
 
 def remove_abandoned() -> None:
     """Delete the folders of processes that are gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        # Other people's folders, and those that others delete at this moment.
-        with suppress(OSError):
+    for folder in abandoned():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def abandoned() -> Iterator[Path]:
+    """Yield the folders of processes that are gone, each locked until the next is asked for."""
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        try:
             lock = os.open(folder / LOCK, os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(lock)
+        except OSError:
+            continue  # somebody else's, or deleted by another at this moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass  # its process lives
+        else:
+            yield folder
+        finally:
+            os.close(lock)
 
 
 def _locked_folder() -> tuple[Path, int]:
