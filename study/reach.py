@@ -73,16 +73,23 @@ def check_nodes_reach(store: Store) -> None:
     """Ask every node of the cluster that Ray has joined.
 
     Raises:
-        UserError: some do not reach the store; a line for each.
+        UserError: some do not reach the store; a line for each. A node that is lost meanwhile is none.
     """
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    nodes = _nodes()
     reasons = _ask_nodes(list(nodes), store)
+    still_there = _nodes() if reasons else {}
+    reasons = {node: why for node, why in reasons.items() if node in still_there}
     if reasons:
         lines = "".join(f"\n  {nodes[node]} (node {node[:8]}): {why}" for node, why in reasons.items())
         raise UserError(
             f"{len(reasons)} of {len(nodes)} nodes cannot use MLflow at {store.display_uri}:{lines}\n"
             "  set MLFLOW_TRACKING_URI to an address that every node reaches"
         )
+
+
+def _nodes() -> dict[str, str]:
+    """Return the addresses of the living nodes by their ids."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
 
 
 def _ask_nodes(nodes: list[str], store: Store) -> dict[str, str]:

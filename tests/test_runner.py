@@ -10,6 +10,7 @@ from study.cluster import ray_session
 from study.config import parse_study
 from study.plan import Plan, make_plan
 from study.preflight import check_resources, check_store_is_shared, unused_gpus
+from study.reach import check_nodes_reach
 from study.tuning import trial_config
 from trainables.errors import UserError
 from trainables.record import RecordReader, Store
@@ -79,6 +80,24 @@ def test_a_store_that_other_nodes_cannot_see_is_refused(
         UserError, match=r"the cluster has 3 nodes, which do not share sqlite:.*mlflow server"
     ):
         check_store_is_shared(store)
+
+
+def test_a_node_that_is_lost_while_it_is_asked_stops_no_study(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"NodeID": name * 8, "NodeManagerAddress": f"10.0.0.{name}", "Alive": True} for name in "12"]
+    monkeypatch.setattr("study.reach.ray.nodes", lambda: nodes)
+
+    def ask(asked: list[str], _: Store) -> dict[str, str]:
+        nodes[1] = {**nodes[1], "Alive": not is_lost}
+        return {asked[1]: "the node does not exist any more"}
+
+    monkeypatch.setattr("study.reach._ask_nodes", ask)
+    is_lost = True
+    check_nodes_reach(store)
+    nodes[1]["Alive"], is_lost = True, False
+    with pytest.raises(UserError, match=r"1 of 2 nodes cannot use MLflow .*\n  10.0.0.2 \(node 22222222\)"):
+        check_nodes_reach(store)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ class Episode:
         trials, points = view.trials(), view.points()
         repeated = repeats(self.world.attempts(), self.world.outages)
         self.ledger.add_repeats([r for r in repeated if r.run_id not in self._damaged])
+        self.ledger.n_hidden += sum(len(run.hidden_files()) for run in trials)
         planned = self.reference.runs if self.reference else {run.trial_id for run in trials}
         wrong = [
             *invariants.one_run_per_trial(trials, {str(trial_id) for trial_id in planned}),

@@ -38,13 +38,18 @@ class Strike:
 
 @dataclass
 class Ledger:
-    """Strikes and violations of all episodes."""
+    """Strikes and violations of all episodes.
+
+    Attributes:
+        n_hidden: files that MLflow's server left of uploads it was killed in, which no client can see.
+    """
 
     strikes: list[Strike] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     repeats: list[tuple[str, Repeat]] = field(default_factory=list)
     _marks: dict[str, tuple[bool, int]] = field(default_factory=dict)
     last_progress: float = 0.0
+    n_hidden: int = 0
 
     def begin_episode(self, now: float) -> None:
         """Forget the runs of the episode before: what its strikes hit is finished."""

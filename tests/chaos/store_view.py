@@ -30,6 +30,9 @@ join runs r on r.run_uuid = t.run_uuid join experiments e on e.experiment_id = r
 where e.name = :experiment
 """
 
+# MLflow writes an upload under such a name first, and hides it from every listing.
+HIDDEN_PREFIX = ".artifact.uploading."
+
 
 @dataclass(frozen=True)
 class Pointer:
@@ -76,7 +79,14 @@ class RunRow:
 
     def files(self) -> dict[str, Path]:
         """Return the artifacts that are there, by their path."""
-        return {str(file.relative_to(self.folder)): file for file in self.folder.rglob("*") if file.is_file()}
+        return {str(file.relative_to(self.folder)): file for file in self._all() if not _is_hidden(file)}
+
+    def hidden_files(self) -> list[Path]:
+        """Return what MLflow's server was writing when it was cut off, and since lists to no client."""
+        return [file for file in self._all() if _is_hidden(file)]
+
+    def _all(self) -> list[Path]:
+        return [file for file in self.folder.rglob("*") if file.is_file()]
 
     def weights(self, name: str) -> dict[str, Tensor]:
         return load_file(self.folder / self.checkpoints[name].path)
@@ -133,6 +143,10 @@ class StoreView:
 
     def _folder(self, artifact_uri: str) -> Path:
         return self._artifacts / artifact_uri.partition(":")[2].lstrip("/")
+
+
+def _is_hidden(file: Path) -> bool:
+    return file.name.startswith(HIDDEN_PREFIX)
 
 
 def sha256(file: Path) -> str:

@@ -52,6 +52,12 @@ def write_table(file: Path, ledgers: dict[str, Ledger], *, seed: int, interval: 
         f"Violations: {len(wrong)}.",
         *(f"- {' '.join(violation.split())}" for violation in wrong),
         "",
+        (
+            f"Not counted: {sum(ledger.n_hidden for ledger in ledgers.values())} files "
+            "`.artifact.uploading.*` that MLflow's server left of uploads it was killed in; it lists them to "
+            "no client."
+        ),
+        "",
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines))

@@ -190,3 +190,12 @@ def test_weights_left_on_a_workers_disk_are_told(tmp_path: Path) -> None:
     assert invariants.nothing_is_left_in(tmp_path) == []
     (tmp_path / "transfusion-spool-1").mkdir()
     assert "is left behind" in invariants.nothing_is_left_in(tmp_path)[0]
+
+
+def test_what_the_server_was_cut_off_in_is_told_apart_from_orphans(view: StoreView) -> None:
+    [run] = view.trials()
+    assert run.hidden_files() == []
+    cut_off = run.folder / "checkpoints" / ".artifact.uploading.1a2b3c"
+    cut_off.write_bytes(b"half")
+    assert run.hidden_files() == [cut_off]
+    assert all_violations(view) == []
