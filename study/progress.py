@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.dispatch import Dispatcher
 from study.failures import Loss
 from study.plan import Plan, PlanEntry, State
-from study.search import DagSearcher
 
 SHOWN_FAILURES = 5
 
@@ -53,7 +53,7 @@ class StudyDisplay:
     console: Console = field(default_factory=Console)
     _entries: dict[str, PlanEntry] = field(default_factory=dict)
     _running: dict[str, _Running] = field(default_factory=dict)
-    _searcher: DagSearcher | None = None
+    _searcher: Dispatcher | None = None
     _name: str = ""
     _began: float = field(default_factory=time.monotonic)
     _n_done_before: int = 0
@@ -62,7 +62,7 @@ class StudyDisplay:
     _live: Live | None = None
 
     @contextmanager
-    def showing(self, plan: Plan, searcher: DagSearcher) -> Iterator[None]:
+    def showing(self, plan: Plan, searcher: Dispatcher) -> Iterator[None]:
         """Show the run of a plan until the block ends."""
         self._entries = {entry.trial_id: entry for entry in plan.entries}
         self._searcher, self._name, self._began = searcher, plan.study, time.monotonic()

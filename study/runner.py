@@ -8,6 +8,7 @@ from functools import cached_property
 from study.cluster import ray_session  # isort: split
 
 from study.config import Study
+from study.dispatch import Dispatcher
 from study.failures import LossCallback
 from study.lease import Lease, holding
 from study.patience import Patience, within
@@ -15,7 +16,6 @@ from study.plan import Plan, State, make_plan, plan_rows
 from study.preflight import check_data, check_resources, check_store_is_shared, unused_gpus
 from study.progress import StudyDisplay
 from study.reach import store_study_file
-from study.search import DagSearcher
 from study.stopping import StopRequest
 from study.tracking import StudyRun, adopt_finished, mark_failed, open_study_run
 from study.tuning import fit, trial_config, wait_until_left
@@ -132,8 +132,8 @@ class _Drive:
         after = self._keep_books(run, searcher)
         return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
 
-    def _searcher(self, plan: Plan) -> DagSearcher:
-        return DagSearcher(
+    def _searcher(self, plan: Plan) -> Dispatcher:
+        return Dispatcher(
             plan,
             lambda entry: trial_config(entry, self.study, self.store),
             resume_step=self._resume_step,
@@ -151,7 +151,7 @@ class _Drive:
 
         return steps[0] if within(STEP_WITHIN_S, look) else None
 
-    def _keep_books(self, run: StudyRun, searcher: DagSearcher) -> Plan:
+    def _keep_books(self, run: StudyRun, searcher: Dispatcher) -> Plan:
         """Store what became of the trials.
 
         Raises:
@@ -182,7 +182,7 @@ class _Drive:
         elif not within(END_WITHIN_S, lambda: run.end(status)):
             self.display.note([f"the run of the study could not be marked {status} in MLflow"])
 
-    def _run_open_trials(self, plan: Plan, searcher: DagSearcher) -> None:
+    def _run_open_trials(self, plan: Plan, searcher: Dispatcher) -> None:
         """Run what is not done."""
         if all(entry.state == State.DONE for entry in plan.entries):
             return
@@ -196,7 +196,7 @@ class _Drive:
                 return  # taken over while Ray started
             self._train(searcher)
 
-    def _train(self, searcher: DagSearcher) -> None:
+    def _train(self, searcher: Dispatcher) -> None:
         try:
             fit(
                 searcher,
@@ -225,7 +225,7 @@ def _share_records(reader: RecordReader, study: str, display: StudyDisplay) -> N
 
 
 def _outcome(
-    plan: Plan, after: Plan, searcher: DagSearcher, *, was_interrupted: bool, taken_over_by: str = ""
+    plan: Plan, after: Plan, searcher: Dispatcher, *, was_interrupted: bool, taken_over_by: str = ""
 ) -> Outcome:
     labels = {entry.trial_id: entry.label for entry in after.entries}
     n_reused = plan.counts().get(State.DONE, 0)

@@ -11,8 +11,8 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from study.config import Study
+from study.dispatch import Dispatcher
 from study.plan import PlanEntry
-from study.search import DagSearcher
 from study.stopping import StopRequest
 from trainables.errors import TrackingError
 from trainables.record import RecordReader, Store
@@ -54,7 +54,7 @@ def trial_config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]
 
 
 def fit(
-    searcher: DagSearcher,
+    searcher: Dispatcher,
     *,
     slots: int | None,
     request: StopRequest,
@@ -83,7 +83,7 @@ def fit(
         tuner.fit()
 
 
-def wait_until_left(searcher: DagSearcher, reader: RecordReader) -> None:
+def wait_until_left(searcher: Dispatcher, reader: RecordReader) -> None:
     """Wait for the trials in flight to commit their states: shutting Ray down would kill them in it."""
     deadline = time.monotonic() + LEAVE_WITHIN_S
     for trial_id in searcher.stopped:

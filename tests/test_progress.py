@@ -5,18 +5,18 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from study.dispatch import Dispatcher
 from study.failures import Loss
 from study.plan import Plan, State
 from study.progress import StudyDisplay, bar, duration
-from study.search import DagSearcher
 from tests.test_search import entry
 
 
-def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, DagSearcher, StringIO]:
+def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, Dispatcher, StringIO]:
     output = StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
     plan = Plan("demo", (entry(0, state=State.DONE), *(entry(i) for i in range(1, 5))), (), 0)
-    searcher = DagSearcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0, lost_workers=2)
+    searcher = Dispatcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0, lost_workers=2)
     return StudyDisplay(console), plan, searcher, output
 
 

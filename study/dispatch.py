@@ -10,7 +10,7 @@ from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
 
 
-class DagSearcher(Searcher):
+class Dispatcher(Searcher):
     """A searcher that suggests each trial once all its parents are finished.
 
     Ready trials go out parents first, then in the order of the plan. A trial whose parent failed is not

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
+from study.dispatch import Dispatcher
 from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
-from study.search import DagSearcher
 
 KILLED = Loss("killed from outside")
 NODE_LOST = Loss("its node was lost", is_of_node=True)
@@ -31,8 +31,8 @@ def make_searcher(
     keep_failed: bool = False,
     resume_step: Callable[[str], int | None] = lambda _: 0,
     lost_workers: int = 2,
-) -> DagSearcher:
-    return DagSearcher(
+) -> Dispatcher:
+    return Dispatcher(
         Plan("s", entries, (), 0),
         lambda chosen: {"trial_id": chosen.trial_id},
         resume_step=resume_step,
@@ -41,7 +41,7 @@ def make_searcher(
     )
 
 
-def lose(searcher: DagSearcher, tune_id: str, loss: Loss = KILLED) -> None:
+def lose(searcher: Dispatcher, tune_id: str, loss: Loss = KILLED) -> None:
     """What Tune does when the worker of a trial dies."""
     trial_id = searcher._in_flight[tune_id]
     searcher.on_trial_complete(trial_id=tune_id, error=True)
@@ -49,7 +49,7 @@ def lose(searcher: DagSearcher, tune_id: str, loss: Loss = KILLED) -> None:
     searcher.worker_lost(trial_id, loss)
 
 
-def suggest(searcher: DagSearcher, tune_id: str) -> str | None:
+def suggest(searcher: Dispatcher, tune_id: str) -> str | None:
     config = searcher.suggest(tune_id)
     if config == Searcher.FINISHED:
         return "FINISHED"
