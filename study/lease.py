@@ -4,14 +4,15 @@ MLflow has no compare-and-swap. Whoever wants a study writes its name, waits a m
 write at the same moment, the name that stands wins. Should both read their own (a write that took longer
 than the wait), the older sees the other at its next renewal and leaves. Until then, and for a driver that
 was cut off from MLflow, the attempts of the trials fence (`trainables.record`): two drivers cost work, never
-a true record.
+a true record. The same holds for two that begin a study's very first run at the same moment: the signature
+is always read from the run that counts (`StudyRun.tag`), so the one that wrote another finds itself beaten.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from study.driver import Driver
 from study.patience import within
@@ -46,6 +47,8 @@ class Lease:
         self.taken_over_by: Driver | None = None
         self._run, self._me, self._on_loss = run, me, on_loss
         self._is_over = Event()
+        # A renewal under way must not arrive after the end.
+        self._writing = Lock()
 
     def renew(self) -> None:
         """Give a sign of life, unless somebody else has signed.
@@ -53,13 +56,14 @@ class Lease:
         Raises:
             TrackingError: MLflow cannot be used now.
         """
-        standing = Driver.read(self._run.tag(DRIVER))
-        if standing is not None and standing.token != self._me.token:
-            self.taken_over_by = standing
-            self._is_over.set()
-            self._on_loss()
-        elif not self._is_over.is_set():
-            self._run.set_tag(DRIVER, replace(self._me, alive=time.time()).text())
+        with self._writing:
+            standing = Driver.read(self._run.tag(DRIVER))
+            if standing is not None and standing.token != self._me.token:
+                self.taken_over_by = standing
+                self._is_over.set()
+                self._on_loss()
+            elif not self._is_over.is_set():
+                self._run.set_tag(DRIVER, replace(self._me, alive=time.time()).text())
 
     def keep(self) -> None:
         """Renew until it is over. While MLflow is away nobody else can sign either, so the holder goes on."""
@@ -74,11 +78,13 @@ class Lease:
     def give_back(self) -> None:
         """End it: empty the signature, or tell who has taken over that this driver has left."""
         self._is_over.set()
-        standing = Driver.read(self._run.tag(DRIVER))
-        if standing is not None and standing.token != self._me.token:
-            self._run.set_tag(DRIVER_LEFT, self._me.token)
-        else:
-            self._run.set_tag(DRIVER, "")
+        with self._writing:
+            standing = Driver.read(self._run.tag(DRIVER))
+            if standing is not None and standing.token != self._me.token:
+                self._run.set_tag(DRIVER_LEFT, self._me.token)
+                self._run.leave_to_the_one_that_counts()
+            else:
+                self._run.set_tag(DRIVER, "")
 
 
 @contextmanager
@@ -130,6 +136,7 @@ def _write(run: StudyRun, me: Driver, before: Driver | None) -> None:
             return
         if standing is not None and (before is None or standing.token != before.token):
             break
+    run.leave_to_the_one_that_counts()
     raise UserError(_held(run, standing))
 
 
@@ -142,8 +149,8 @@ def _held(run: StudyRun, holder: Driver | None) -> str:
 
 def _is_alive(holder: Driver, run: StudyRun, note: Note) -> bool:
     """Whether a driver is still there: by its process on this machine, else by its signs of life."""
-    if holder.is_on_this_machine:
-        return holder.is_running_here
+    if (is_alive := holder.is_alive_here) is not None:
+        return is_alive
     if abs(time.time() - holder.alive) <= FRESH_S:
         return True
     note([f"looking {WATCH_S:.0f} s for a sign of life of {holder}"])
@@ -154,9 +161,7 @@ def _wait_until_left(holder: Driver, run: StudyRun, note: Note) -> None:
     """Let the trials of the driver before commit their states, and free what they hold."""
 
     def has_left() -> bool:
-        if holder.is_on_this_machine and not holder.is_running_here:
-            return True
-        return run.tag(DRIVER_LEFT) == holder.token
+        return holder.is_alive_here is False or run.tag(DRIVER_LEFT) == holder.token
 
     if not _comes_true(has_left, within_s=HAND_OVER_S):
         note(

@@ -31,8 +31,17 @@ class StudyRun:
         return str(self._read().info.artifact_uri)
 
     def tag(self, name: str) -> str:
-        """Return a tag; empty if there is none."""
-        return str(self._read().data.tags.get(name, ""))
+        """Return a tag of the run that counts, which is this one, or one that was begun at the same moment.
+
+        Empty if there is none.
+        """
+        return str(self._counting().data.tags.get(name, ""))
+
+    def leave_to_the_one_that_counts(self) -> None:
+        """Delete this run if everybody takes another for the run of the study."""
+        if self._counting().info.run_id != self.run_id:
+            delete = partial(self.store.client.delete_run, self.run_id)
+            persistently(f"deleting a second run of study {self.name}", delete)
 
     def set_tag(self, name: str, value: str) -> None:
         """Write a tag."""
@@ -69,6 +78,11 @@ class StudyRun:
 
     def _write(self, name: str, text: str) -> None:
         self.store.artifacts(self._read()).write_text(name, text)
+
+    def _counting(self) -> Run:
+        # Somebody may have deleted it.
+        found = self.store.search(names.STUDY, self.name)
+        return canonical(found) if found else self._read()
 
     def _read(self) -> Run:
         read = partial(self.store.client.get_run, self.run_id)
@@ -112,6 +126,15 @@ def adopt_finished(store: Store, plan: Plan) -> None:
         if entry.state == State.DONE and entry.record is not None and plan.study not in entry.record.studies:
             mark = partial(store.client.log_batch, entry.record.run_id, tags=[RunTag(tag, "yes")])
             persistently(f"marking {entry.label} as part of the study", mark)
+
+
+def mark_pruned(store: Store, trial_id: str, reason: str) -> None:
+    """Say of a trial why its search has stopped it."""
+    for run in store.search(names.TRIAL_ID, trial_id):
+        tags = [RunTag(names.PRUNED, reason)]
+        persistently(
+            "noting that a trial was stopped", partial(store.client.log_batch, run.info.run_id, tags=tags)
+        )
 
 
 def mark_failed(store: Store, trial_id: str, cause: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -13,24 +14,30 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from study.alone import run_alone
 from study.cli import main
-from study.doctor.examination import examine
+from study.doctor import listening
+from study.doctor.examination import Examination, examine
 from study.doctor.finding import Fate, Treated, treat
 from study.doctor.foreign import check_foreign
 from study.doctor.leftovers import check_leftovers
-from study.doctor.life import death_of
+from study.doctor.life import Death, death_of
+from study.doctor.listening import after_listening, silent_runs
 from study.doctor.records import check_records
 from study.driver import Driver
 from study.tracking import open_study_run
 from tests.conftest import tiny_trial as trial_of
-from trainables.checkpoints import Contents
+from trainables.checkpoints import Contents, digest
 from trainables.errors import StaleAttemptError, TrackingError
 from trainables.identity import trial_id
-from trainables.record import RecordReader, Store, TrialRecord, TrialWriter, names
+from trainables.record import RecordReader, Store, TrialRecord, TrialWriter, names, open_store
 from trainables.record.environment import Environment
+from trainables.record.process import Process
+from trainables.record.runs import StoredRun
 from trainables.record.spool import Spool
 from trainables.spec import RunOptions, TrialSpec
 from trainables.trial import run_trial
@@ -57,7 +64,7 @@ def dead_pid() -> int:
 
 
 def here(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid}"
+    return replace(Process.here(), pid=pid).text()
 
 
 def finish(store: Store, spec: TrialSpec) -> TrialRecord:
@@ -114,28 +121,41 @@ def what(treated: list[Treated]) -> list[tuple[str, str]]:
 # Processes
 
 
+def running(tags: dict[str, str], *, start_s: float = 0.0) -> StoredRun:
+    return StoredRun("r", "RUNNING", int(1000 * start_s), None, tags, {})
+
+
+def how(tags: dict[str, str], *, now_s: float) -> str | None:
+    death = death_of(running(tags), now_s=now_s)
+    return death.how if death else None
+
+
 def test_a_process_of_this_machine_is_known_to_be_gone_at_once(dead_pid: int) -> None:
     now = time.time()
     tags = {names.PROCESS: here(dead_pid), names.ALIVE: str(now)}
-    assert death_of(tags, start_s=now, now_s=now) == f"process {dead_pid} on this machine is gone"
-    # Its number was given to another, which began later.
-    tags = {names.PROCESS: here(os.getpid()), names.ALIVE: str(now - 10 * DAY_S)}
-    assert str(death_of(tags, start_s=0, now_s=now)).endswith("another has its number")
+    gone = f"process {dead_pid} on {socket.gethostname()} is gone"
+    assert death_of(running(tags, start_s=now), now_s=now) == Death(gone, is_certain=True)
 
 
 def test_a_process_that_lives_here_is_alive_however_long_mlflow_was_away() -> None:
     now = time.time()
     tags = {names.PROCESS: here(os.getpid()), names.ALIVE: str(now)}
-    assert death_of(tags, start_s=now, now_s=now + DAY_S) is None
+    assert how(tags, now_s=now + DAY_S) is None
 
 
-def test_a_process_elsewhere_is_judged_by_its_signs_of_life() -> None:
-    tags = {names.PROCESS: "elsewhere:7", names.ALIVE: "1000"}
-    assert death_of(tags, start_s=0, now_s=1000 + names.DEAD_AFTER_S) is None
-    assert death_of(tags, start_s=0, now_s=1301) == "no sign of life for 5 min (process 7 on elsewhere)"
-    assert death_of({}, start_s=0, now_s=DAY_S / 2) is None
-    assert death_of({}, start_s=0, now_s=3 * DAY_S) == "begun 3 days ago, never a sign of life"
-    assert death_of({names.ALIVE: "yesterday"}, start_s=0, now_s=3 * DAY_S) is not None
+@pytest.mark.parametrize("process", ["elsewhere:7", f"{socket.gethostname()}:7"], ids=["host", "old version"])
+def test_a_process_that_cannot_be_looked_for_is_judged_by_its_signs_of_life(process: str) -> None:
+    tags = {names.PROCESS: process, names.ALIVE: "1000"}
+    assert how(tags, now_s=1000 + names.DEAD_AFTER_S) is None
+    where = process.removesuffix(":7")
+    silent = Death(f"no sign of life for 5 min from process 7 on {where}", is_certain=False)
+    assert death_of(running(tags), now_s=1301) == silent
+
+
+@pytest.mark.parametrize("alive", [{}, {names.ALIVE: "yesterday"}, {names.ALIVE: "nan"}])
+def test_a_run_without_a_sign_of_life_is_judged_by_its_start(alive: dict[str, str]) -> None:
+    assert how(alive, now_s=DAY_S / 2) is None
+    assert how(alive, now_s=3 * DAY_S) == "begun 3 days ago, never a sign of life"
 
 
 # Trials
@@ -157,7 +177,7 @@ def test_a_run_that_a_dead_process_left_running_is_killed_and_goes_on(store: Sto
     leave_running(store, record, here(dead_pid))
     seen_s = int(store.client.get_run(record.run_id).data.tags[names.ALIVE])
     assert what(look(store)) == [
-        ("zombies", f"marked running, but process {dead_pid} on this machine is gone")
+        ("zombies", f"marked running, but process {dead_pid} on {socket.gethostname()} is gone")
     ]
     assert record_of(store, spec).status == "running"  # looking changes nothing
     mend(store)
@@ -322,6 +342,16 @@ def test_a_finished_trial_with_damaged_weights_is_trained_again(store: Store) ->
     assert look(store, deep=True) == []
 
 
+def test_a_download_that_was_cut_short_once_makes_no_finished_trial_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(store, tiny_trial())
+    answers = iter(["cut short"])
+    monkeypatch.setattr("study.doctor.checkpoints.digest", lambda file: next(answers, "") or digest(file))
+    assert look(store, deep=True) == []
+    assert next(answers, None) is None
+
+
 def test_a_finished_trial_whose_pointer_was_edited_is_found_without_looking_at_files(store: Store) -> None:
     record = finish(store, tiny_trial())
     store.client.set_tag(record.run_id, "checkpoint.best", "gone")
@@ -400,7 +430,7 @@ def sign(store: Store, driver: Driver | None) -> str:
 def test_a_study_whose_driver_is_gone_is_killed_and_may_go_on(store: Store) -> None:
     run_id = sign(store, replace(Driver.here(), started=1))
     (found,) = mend(store)
-    assert found.finding.what.startswith("marked running, but its driver is gone: ")
+    assert re.fullmatch(r"marked running, but .*, process \d+, since .* is gone", found.finding.what)
     assert found.finding.todo == "mark it killed; go on with: transfusion resume cells"
     run = store.client.get_run(run_id)
     assert (run.info.status, run.data.tags["driver"]) == ("KILLED", "")
@@ -421,7 +451,119 @@ def test_a_study_that_is_driven_or_has_just_begun_is_left(store: Store) -> None:
     assert look(store) == []
     old = examine(store, now_s=time.time() + 3 * DAY_S)
     (found,) = check_records(old)
-    assert found.what == "marked running, but nobody drives it, and it was begun 3 days ago"
+    assert found.what == "marked running, but begun 3 days ago, never a sign of life"
+
+
+# Those who are only silent
+
+
+@pytest.fixture
+def quick_ears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "LISTEN_S", 0.8)
+    monkeypatch.setattr(listening, "LOOK_EVERY_S", 0.05)
+
+
+def listen(store: Store, *, meanwhile: Callable[[], object] = lambda: None) -> Examination:
+    """Listen, while something happens once."""
+    happening = iter([meanwhile])
+    return after_listening(examine(store), progress=lambda *_: next(happening, lambda: None)())
+
+
+def repaired(seen: Examination) -> list[str]:
+    return [each.finding.check for each in treat(check_records(seen), is_repairing=True)]
+
+
+def set_alive(store: Store, record: TrialRecord, *, silent_s: float) -> None:
+    store.client.set_tag(record.run_id, names.ALIVE, str(int(time.time() - silent_s)))
+
+
+@pytest.mark.usefixtures("quick_ears")
+def test_of_the_silent_those_that_are_heard_are_left_whatever_their_clocks_say(store: Store) -> None:
+    specs = [tiny_trial(seed=seed) for seed in (1, 2)]
+    for seed, spec in enumerate(specs, 1):
+        open_writer(store, seed=seed).interrupt()
+        leave_running(store, record_of(store, spec), "elsewhere:7", silent_s=1000)
+    lives = record_of(store, specs[0])
+    seen = listen(store, meanwhile=lambda: set_alive(store, lives, silent_s=900))
+    assert repaired(seen) == ["zombies"]
+    assert [record_of(store, spec).status for spec in specs] == ["running", "killed"]
+
+
+@pytest.mark.usefixtures("quick_ears")
+def test_a_second_run_and_a_driver_that_are_heard_are_left(store: Store) -> None:
+    open_writer(store).interrupt()
+    tags = store.client.get_run(record_of(store, tiny_trial()).run_id).data.tags
+    silent = {names.PROCESS: "elsewhere:7", names.ALIVE: "1000"}
+    twin = store.client.create_run(store.experiment_id, tags={**tags, **silent})
+    driver = replace(Driver.here(), machine="elsewhere", alive=time.time() - 1000)
+    sign(store, driver)
+
+    def both_live() -> None:
+        store.client.set_tag(twin.info.run_id, names.ALIVE, "1030")
+        sign(store, replace(driver, alive=driver.alive + 10))
+
+    (left,) = treat(check_records(listen(store, meanwhile=both_live)), is_repairing=True)
+    assert (left.fate, left.finding.todo) == (Fate.FOUND, "a process writes it: wait, and look again")
+    assert repaired(listen(store)) == ["duplicates", "studies"]
+
+
+@pytest.mark.usefixtures("quick_ears")
+def test_a_trial_that_waits_out_an_outage_is_not_fenced_by_a_doctor_right_after_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "HEARTBEAT_EVERY_S", 0.05)
+    monkeypatch.setattr(listening, "LISTEN_S", 20.0)  # it ends when all are heard
+    monkeypatch.setattr("trainables.record.outage.FIRST_PAUSE_S", 0.2)
+    monkeypatch.setattr("trainables.record.outage.LONGEST_PAUSE_S", 0.4)
+    of_doctor = open_store(store.uri)
+    writer = open_writer(store)
+    with monkeypatch.context() as patch:
+
+        def away(*_: object, **__: object) -> None:
+            raise MlflowException("503 Service Unavailable")
+
+        patch.setattr(store.client, "log_batch", away)
+        of_doctor.client.set_tag(writer.run_id, names.PROCESS, "elsewhere:7")
+        of_doctor.client.set_tag(writer.run_id, names.ALIVE, str(int(time.time() - 1000)))
+        time.sleep(0.5)
+        just_after = examine(of_doctor)
+        assert [run.run_id for run in silent_runs(just_after)] == [writer.run_id]
+    assert repaired(after_listening(just_after, progress=lambda *_: None)) == []
+    writer.finish()
+    assert record_of(store, tiny_trial()).status == "finished"
+
+
+def test_nobody_is_listened_to_where_nobody_is_silent(
+    store: Store, dead_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_writer(store).interrupt()
+    leave_running(store, record_of(store, tiny_trial()), here(dead_pid))
+    monkeypatch.setattr("study.doctor.listening.time.sleep", lambda _: pytest.fail("it waits"))
+    assert repaired(after_listening(examine(store), progress=lambda *_: None)) == ["zombies"]
+
+
+@pytest.mark.usefixtures("quick_ears")
+def test_the_listening_begins_anew_when_mlflow_was_away_meanwhile_and_ends_some_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SLOW_LOOK_S", 0.3)
+    open_writer(store).interrupt()
+    leave_running(store, record_of(store, tiny_trial()), "elsewhere:7", silent_s=1000)
+    seen, look_for = examine(store), Store.runs
+    slow = iter([0.0, 0.0, 0.5])  # the third look meets an outage
+
+    def slowly(of: Store, query: str) -> list[Run]:
+        time.sleep(next(slow, 0.0))
+        return look_for(of, query)
+
+    monkeypatch.setattr(Store, "runs", slowly)
+    began = time.monotonic()
+    after_listening(seen, progress=lambda *_: None)
+    assert time.monotonic() - began > 0.5 + 0.8
+    monkeypatch.setattr(listening, "GIVE_UP_AFTER_S", 1.0)
+    slow = iter([0.4] * 100)
+    with pytest.raises(TrackingError, match="answers too slowly to tell who lives; nothing was repaired"):
+        after_listening(seen, progress=lambda *_: None)
 
 
 # Plain Ray Tune
@@ -530,7 +672,28 @@ def test_the_command_looks_then_repairs_and_tells_by_its_exit_code(
     code, output = doctor("--repair")
     assert code == 0
     assert "→ repaired: mark it killed" in output
+    assert "silent" not in output
     code, output = doctor()
     assert code == 0
     assert "1 node, 1 trials, 0 studies: nothing is wrong" in output
     assert record_of(store, tiny_trial()).status == "killed"
+
+
+@pytest.mark.usefixtures("quick_ears")
+def test_the_command_says_for_how_long_it_would_listen_and_listens_before_it_repairs(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("study.doctor.nodes.LITTLE_DISK_BYTES", 0.0)
+    open_writer(store).interrupt()
+    leave_running(store, record_of(store, tiny_trial()), "elsewhere:7", silent_s=1000)
+    looked = CliRunner().invoke(main, ["doctor"]).output
+    assert "marked running, but no sign of life for 17 min from process 7 on elsewhere" in looked
+    assert "→ --repair would listen to it for 90 s, and if it stays silent mark it killed" in looked
+    assert record_of(store, tiny_trial()).status == "running"
+    mended = CliRunner().invoke(main, ["doctor", "--repair", "--json"])
+    told = "1 silent runs may be alive, if MLflow was away: listening to them for up to 1 s"
+    assert told in mended.stderr
+    (row,) = json.loads(mended.stdout)["findings"]
+    assert (row["fate"], row["todo"].startswith("mark it killed")) == ("repaired", True)

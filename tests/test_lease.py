@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from rich.console import Console
@@ -22,6 +23,7 @@ from rich.console import Console
 from study import lease, patience
 from study.cli import main
 from study.config import parse_study
+from study.cost.foresight import Foresight
 from study.driver import Driver
 from study.lease import DRIVER, DRIVER_LEFT, holding
 from study.patience import Patience, within
@@ -298,6 +300,7 @@ def test_a_driver_that_was_taken_over_does_not_touch_the_study_any_more(
     monkeypatch.setattr("study.runner.check_resources", lambda plan: None)
     monkeypatch.setattr("study.runner.check_store_is_shared", lambda store: None)
     monkeypatch.setattr("study.runner.unused_gpus", lambda plan: [])
+    monkeypatch.setattr("study.cost.foresight.foresee", lambda *_, **__: Foresight())
     monkeypatch.setattr("study.runner.fit", be_taken_over)
     result = CliRunner().invoke(main, ["run", str(_study_file())])
     assert result.exit_code == 130, result.output
@@ -323,6 +326,86 @@ def test_two_runs_made_for_one_study_at_the_same_moment_become_one(
     monkeypatch.setattr(Store, "find_or_create", lambda *_, **__: created)
     assert open_study_run(store, "tiny").run_id == first.run_id
     assert len(store.search("study", "tiny")) == 1
+
+
+def begun_elsewhere(store: Store, driver: Driver | None = None) -> StudyRun:
+    """A run of the same study that another host began a little earlier, by its clock."""
+    tags = {"kind": "study", "study": "tiny", DRIVER: driver.text() if driver else ""}
+    created = store.client.create_run(store.experiment_id, tags=tags, start_time=1000)
+    return StudyRun(store, created.info.run_id, "tiny")
+
+
+def test_of_two_runs_signed_at_the_same_moment_the_one_that_counts_wins_and_the_other_names_its_holder(
+    store: Store, run: StudyRun
+) -> None:
+    theirs = begun_elsewhere(store, elsewhere())
+    with pytest.raises(UserError, match="study tiny is being run by anna@node7, process 123"):
+        lease._write(run, Driver.here(), None)
+    assert [found.info.run_id for found in store.search("study", "tiny")] == [theirs.run_id]
+
+
+def test_a_holder_that_finds_a_run_that_counts_more_leaves_it_the_study(store: Store, run: StudyRun) -> None:
+    lost = threading.Event()
+    with holding(run, take_over=False, note=len, on_loss=lost.set) as held:
+        theirs = begun_elsewhere(store)
+        time.sleep(0.5)
+        assert not lost.is_set()  # nobody has signed it
+        other = elsewhere()
+        leave_behind(theirs, other)
+        assert lost.wait(10)
+        assert held.taken_over_by == other
+    assert [found.info.run_id for found in store.search("study", "tiny")] == [theirs.run_id]
+    assert Driver.read(theirs.tag(DRIVER)) == other
+
+
+def test_of_drivers_that_begin_a_study_at_the_same_moment_one_goes_on_with_its_only_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, over = threading.Barrier(4), threading.Event()
+    went_on, refused = [], []
+
+    def create(store: Store, tag: str, value: str, *, tags: dict[str, str]) -> Run:
+        gate.wait()  # everybody has looked, and found none
+        return store.client.create_run(store.experiment_id, tags={**tags, tag: value})
+
+    def drive() -> None:
+        try:
+            with holding(open_study_run(store, "tiny"), take_over=False, note=len) as held:
+                went_on.append(held)
+                over.wait(20)
+        except UserError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(Store, "find_or_create", create)
+    threads = [threading.Thread(target=drive) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert comes_true(lambda: len(went_on) + len(refused) == 4)
+        assert comes_true(lambda: sum(held.taken_over_by is None for held in went_on) == 1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert len(store.search("study", "tiny")) == 1
+
+
+def test_a_renewal_that_is_under_way_does_not_sign_after_the_study_was_given_back(
+    run: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_renewing, write = threading.Event(), StudyRun.set_tag
+
+    def write_late(of: StudyRun, name: str, value: str) -> None:
+        if threading.current_thread().name == "lease":
+            is_renewing.set()
+            time.sleep(0.5)
+        write(of, name, value)
+
+    monkeypatch.setattr(StudyRun, "set_tag", write_late)
+    with holding(run, take_over=False, note=pytest.fail):
+        assert is_renewing.wait(10)
+    time.sleep(0.7)
+    assert run.tag(DRIVER) == ""
 
 
 # --- MLflow away in the middle of a study

@@ -25,6 +25,7 @@ from trainables.checkpoints import Contents
 from trainables.errors import DiskFullError, StaleAttemptError, TrackingError
 from trainables.record import RecordReader, Store, TrialWriter, names, open_store
 from trainables.record.environment import Environment
+from trainables.record.process import Process
 from trainables.record.spool import PREFIX, Spool, remove_abandoned
 from trainables.spec import FailureOptions
 
@@ -442,7 +443,7 @@ def test_an_open_writer_tells_that_it_lives_and_an_ended_one_no_more(
     writer = open_writer(store)
     tags = store.client.get_run(writer.run_id).data.tags
     assert abs(int(tags[names.ALIVE]) - time.time()) < 5
-    assert tags[names.PROCESS].endswith(f":{os.getpid()}")
+    assert Process.read(tags[names.PROCESS]) == Process.here()
 
     def told() -> int:
         return int(store.client.get_run(writer.run_id).data.tags[names.ALIVE])
@@ -469,6 +470,85 @@ def test_a_silent_writer_learns_from_its_heartbeat_that_it_was_taken_over(
         return False
 
     until(is_stopped)
+
+
+def test_a_long_upload_does_not_silence_the_signs_of_life(
+    store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "HEARTBEAT_EVERY_S", 0.05)
+    clock = itertools.count(1000)
+    monkeypatch.setattr("trainables.record.sends.now_tag", lambda: {names.ALIVE: str(next(clock))})
+    writer = open_writer(store)
+    during: list[dict[str, str]] = []
+
+    def tags() -> dict[str, str]:
+        return dict(store.client.get_run(writer.run_id).data.tags)
+
+    def upload_for_long(name: str) -> None:
+        if name == "log_artifact":
+            before = next(clock)
+            until(lambda: before + 3 <= int(tags()[names.ALIVE]) < 10**6)
+            during.append(tags())
+
+    gate.before = upload_for_long
+    writer.commit_state(state(1))
+    writer.finish()
+    (seen,) = during
+    assert names.STATE not in seen, "the pointer came before its file"
+    last = tags()[names.ALIVE]
+    time.sleep(0.2)
+    assert tags()[names.ALIVE] == last, "a sign of life of a trial that has ended"
+
+
+def test_a_heartbeat_that_fails_during_an_upload_is_tried_again_and_costs_nothing(
+    store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "HEARTBEAT_EVERY_S", 0.05)
+    writer = open_writer(store)
+    writer.drain()
+    failed: list[str] = []
+
+    def before(name: str) -> None:
+        if name == "log_artifact":
+            until(lambda: len(failed) >= 2)
+        elif name == "log_batch" and len(failed) < 2:
+            failed.append(name)
+            away(name)
+
+    gate.before = before
+    writer.commit_state(state(1))
+    writer.drain()
+    resumed = open_writer(store)
+    assert (resumed.state is not None and resumed.state.step) == 1
+    resumed.close()
+
+
+def test_an_attempt_that_is_taken_over_while_it_uploads_gives_no_sign_of_life_and_no_pointer(
+    store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "HEARTBEAT_EVERY_S", 0.05)
+    stale = open_writer(store)
+    stale.drain()
+    uploading, may_go_on = threading.Event(), threading.Event()
+
+    def before(name: str) -> None:
+        if name == "log_artifact" and not uploading.is_set():
+            uploading.set()
+            may_go_on.wait(20)
+
+    gate.before = before
+    stale.commit_state(state(1))
+    assert uploading.wait(20)
+    store.client.set_tag(stale.run_id, names.ATTEMPT, "2-another")
+    time.sleep(0.1)  # what was past its fence when the other came
+    store.client.set_tag(stale.run_id, names.ALIVE, "7")
+    time.sleep(0.3)
+    assert store.client.get_run(stale.run_id).data.tags[names.ALIVE] == "7"
+    may_go_on.set()
+    with pytest.raises(StaleAttemptError):
+        stale.drain()
+    tags = store.client.get_run(stale.run_id).data.tags
+    assert (tags[names.ALIVE], names.STATE in tags) == ("7", False)
 
 
 def test_a_writer_that_is_dropped_leaves_neither_thread_nor_files(store: Store, gate: Gate) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests.conftest import tiny_trial
 from tests.test_trial import EVERY_EVALUATION, equal, final_weights, find, finish, start
+from trainables.checkpoints import Contents
 from trainables.record import Store, TrialWriter
 from trainables.spec import FailureOptions
 from trainables.training import Training
@@ -204,3 +205,80 @@ def test_a_trial_that_was_found_damaged_is_not_taken_for_concluded_when_its_redo
     assert find(store, spec).status == "killed"
     *_, last = start(store, spec)
     assert (last.status, last.step) == ("finished", 12)
+
+
+def without_facts(state: Contents) -> Contents:
+    return Contents(state.tensors, {"step": state.facts["step"]})
+
+
+def of_a_wider_network(state: Contents) -> Contents:
+    return Contents(
+        {name: tensor.repeat_interleave(2) for name, tensor in state.tensors.items()}, state.facts
+    )
+
+
+def with_other_names(state: Contents) -> Contents:
+    named = {name.replace("model/", "model/net."): tensor for name, tensor in state.tensors.items()}
+    return Contents(named, state.facts)
+
+
+def with_a_best_of_other_names(state: Contents) -> Contents:
+    named = {name.replace("best/", "best/net."): tensor for name, tensor in state.tensors.items()}
+    return Contents(named, state.facts)
+
+
+def of_another_optimizer(state: Contents) -> Contents:
+    return Contents({**state.tensors, "optimizer/999.momentum": torch.ones(1)}, state.facts)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        without_facts,
+        of_a_wider_network,
+        with_other_names,
+        with_a_best_of_other_names,
+        of_another_optimizer,
+    ],
+)
+def test_a_state_that_does_not_fit_costs_the_trial_its_progress_and_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, otherwise: Callable[[Contents], Contents]
+) -> None:
+    spec = tiny_trial()
+    with monkeypatch.context() as patched:
+        # As another version of the program would have written it.
+        take = Training.take_state
+        patched.setattr(Training, "take_state", lambda training: otherwise(take(training)))
+        begun = start(store, spec)
+        while next(begun).step < 5:
+            continue
+        begun.close()  # type: ignore[attr-defined]
+    assert find(store, spec).resumes_at_step > 0
+    *_, last = start(store, spec)
+    assert last.status == "finished"
+    assert any("the resumable state does not fit, beginning anew: " in notice for notice in last.notices)
+    record = find(store, spec)
+    assert (record.status, record.state) == ("finished", None)
+    resumed = final_weights(store, record)
+    store.client.delete_run(record.run_id)
+    assert equal(resumed, final_weights(store, finish(store, spec)))
+
+
+def test_a_gpu_that_fails_while_a_state_is_taken_up_does_not_cost_the_state(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_trial()
+    begun = start(store, spec)
+    while next(begun).step < 5:
+        continue
+    begun.close()  # type: ignore[attr-defined]
+    step = find(store, spec).resumes_at_step
+
+    def broken(training: Training, state: Contents) -> None:
+        raise RuntimeError("Error(s) in loading state_dict: CUDA error: unspecified launch failure")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "restore_state", broken)
+        with pytest.raises(RuntimeError, match="CUDA error"):
+            list(start(store, spec))
+    assert find(store, spec).resumes_at_step == step > 0

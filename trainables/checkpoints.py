@@ -1,6 +1,7 @@
 """Weights and resumable states as safetensors files with digests.
 
-Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header.
+Nothing is ever unpickled: tensors are safetensors, everything else is JSON in the file's header. torch is
+imported with the first tensor: whoever only reads records, as a plan does, can do without.
 """
 
 import hashlib
@@ -9,14 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from trainables.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,17 @@ class Contents:
         facts: plain values: the step, the trial, and what a state needs besides tensors.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
     facts: dict[str, Any]
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], *, facts: Mapping[str, Any]) -> str:
+def write_checkpoint(path: Path, tensors: "Mapping[str, Tensor]", *, facts: Mapping[str, Any]) -> str:
     """Write tensors and facts, and return the SHA-256 of the file in hex.
 
     The file appears whole or not at all.
     """
+    from safetensors.torch import save_file
+
     owned = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     partial = path.with_name(path.name + ".partial")
     save_file(owned, partial, metadata={"facts": json.dumps(dict(facts))})
@@ -79,11 +83,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack_optimizer(optimizer: "torch.optim.Optimizer") -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """Split an optimizer's state into named tensors and plain values.
 
     Hyper-parameters are not stored: they follow from the trial's spec and the step.
     """
+    from torch import Tensor
+
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
     for index, slots in optimizer.state_dict()["state"].items():
@@ -96,13 +102,15 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 
 
 def unpack_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]
+    optimizer: "torch.optim.Optimizer", tensors: "Mapping[str, Tensor]", plain: Mapping[str, Any]
 ) -> None:
     """Give an optimizer the state that `pack_optimizer` took.
 
     Raises:
         CheckpointError: the state is of another optimizer or network; nothing has been changed.
     """
+    from torch import Tensor
+
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **plain}.items():

@@ -52,7 +52,7 @@ def doctor(
     store = open_store()
     fleet = _fleet(store, study_file)
     of_nodes = list(treat(check_nodes(fleet, n_expected=expect_nodes), is_repairing=False))
-    examined, findings = _records(store, deep=deep, experiments=experiment)
+    examined, findings = _records(store, deep=deep, experiments=experiment, is_repairing=is_repairing)
     of_records = list(treat(findings, is_repairing=is_repairing))
     treated = [*of_nodes, *of_records]
     if as_json:
@@ -79,18 +79,30 @@ def _fleet(store: "Store", study_file: Path | None) -> "Fleet":
         return call_the_roll(order, labelled([trial.spec.dataset for trial in trials]), progress=progress)
 
 
-def _records(store: "Store", *, deep: bool, experiments: tuple[str, ...]) -> "tuple[str, Iterator[Finding]]":
+def _records(
+    store: "Store", *, deep: bool, experiments: tuple[str, ...], is_repairing: bool
+) -> "tuple[str, Iterator[Finding]]":
     """Return what was looked at, in words, and what is to be found there."""
     from itertools import chain
 
     from study.doctor.examination import examine
     from study.doctor.foreign import check_foreign
     from study.doctor.leftovers import check_leftovers
+    from study.doctor.listening import LISTEN_S, after_listening, silent_runs
     from study.doctor.records import check_records
     from study.doctor.server_clock import server_skew_s
+    from study.progress import bar
 
     now_s = time.time() - (server_skew_s(store.uri) or 0.0)
     seen = examine(store, is_deep=deep, now_s=now_s)
+    if is_repairing and (silent := silent_runs(seen)):
+        click.echo(
+            f"{len(silent)} silent runs may be alive, if MLflow was away: listening to them for up to "
+            f"{LISTEN_S:.0f} s",
+            err=True,
+        )
+        with bar("doctor") as progress:
+            seen = after_listening(seen, progress=progress)
     foreign = (check_foreign(store, name, now_s=now_s) for name in experiments)
     examined = f"{len(seen.trials)} trials, {len(seen.studies)} studies"
     return examined, chain(check_records(seen), *foreign, check_leftovers())

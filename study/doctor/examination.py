@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-from study.doctor.life import death_of
+from study.doctor.life import Death, death_of
 from trainables.errors import SpecError
 from trainables.identity import trial_id
 from trainables.record import Store, names, persistently
@@ -42,6 +42,8 @@ class Examination:
         studies: the runs of studies.
         now_s: seconds since 1970, by the clock of the store where it has one.
         is_deep: look at the files of finished trials too, and at their digests.
+        heard: the runs whose processes gave a sign of life after this moment; None if nobody listened
+            (`study.doctor.listening`).
     """
 
     store: Store
@@ -49,15 +51,20 @@ class Examination:
     studies: tuple[StoredRun, ...]
     now_s: float
     is_deep: bool
+    heard: frozenset[str] | None = None
     _files: dict[str, Mapping[str, int | None]] = field(default_factory=dict)
 
-    def death_of(self, run: StoredRun) -> str | None:
+    def death_of(self, run: StoredRun) -> Death | None:
         """Say how one knows that the process of a running run is gone; None while it may live."""
-        return death_of(run.tags, start_s=run.start_time / 1000, now_s=self.now_s)
+        return None if run.run_id in (self.heard or ()) else death_of(run, now_s=self.now_s)
+
+    def is_marked_running(self, run: StoredRun) -> bool:
+        """Say whether a run has not been ended by anybody."""
+        return names.STATUS_WORDS[run.status] == "running"
 
     def is_live(self, run: StoredRun) -> bool:
         """Say whether a process may be writing a run."""
-        return names.STATUS_WORDS[run.status] == "running" and self.death_of(run) is None
+        return self.is_marked_running(run) and self.death_of(run) is None
 
     def is_looked_into(self, run: StoredRun) -> bool:
         """Say whether the files of a run are looked at."""

@@ -1,67 +1,85 @@
 """Whether the process that writes a run is still there."""
 
-import os
-import socket
+import math
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
-from study.processes import exists, stat_of
+from study.driver import Driver
+from study.lease import DRIVER, FRESH_S
 from trainables.record import names
+from trainables.record.process import Process
+from trainables.record.runs import StoredRun
 
 # Of a run without a sign of life, which only other versions of this program leave behind.
 LONG_AGO_S = 86_400.0
-# How exactly the start of a process is known.
-START_MARGIN_S = 5.0
 
 
-def death_of(tags: Mapping[str, str], *, start_s: float, now_s: float) -> str | None:
+@dataclass(frozen=True)
+class Death:
+    """Why the process of a run is taken for gone.
+
+    Attributes:
+        how: in words.
+        is_certain: it was looked for; else it was only silent, for which MLflow may be to blame.
+    """
+
+    how: str
+    is_certain: bool
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """What the tags of a run tell of its process.
+
+    Attributes:
+        last_s: its last sign of life, in seconds since 1970.
+        silent_after_s: how old that may be.
+    """
+
+    process: Process | None
+    last_s: float | None
+    silent_after_s: float
+
+
+def death_of(run: StoredRun, *, now_s: float) -> Death | None:
     """Say how one knows that the process of a run that is marked running is gone; None while it may live.
 
     Args:
-        start_s: when the run was first begun; times are in seconds since 1970.
+        now_s: in seconds since 1970.
     """
-    alive_s = seconds(tags.get(names.ALIVE))
-    host, _, pid = tags.get(names.PROCESS, "").rpartition(":")
-    if host == socket.gethostname() and pid.isdigit():
-        return of_process(int(pid), seen_s=start_s if alive_s is None else alive_s)
-    if alive_s is not None:
-        silent_s = now_s - alive_s
-        at = f" (process {pid} on {host})" if host else ""
-        return f"no sign of life for {duration(silent_s)}{at}" if silent_s > names.DEAD_AFTER_S else None
-    begun_s = now_s - start_s
-    return f"begun {duration(begun_s)} ago, never a sign of life" if begun_s > LONG_AGO_S else None
+    signs = _signs(run.tags)
+    if signs.process is not None and (is_alive := signs.process.is_alive_here) is not None:
+        return None if is_alive else Death(f"{signs.process} is gone", is_certain=True)
+    if signs.last_s is not None:
+        silent_s = now_s - signs.last_s
+        of = f" from {signs.process}" if signs.process else ""
+        how = f"no sign of life for {duration(silent_s)}{of}"
+        return Death(how, is_certain=False) if silent_s > signs.silent_after_s else None
+    begun_s = now_s - run.start_time / 1000
+    how = f"begun {duration(begun_s)} ago, never a sign of life"
+    return Death(how, is_certain=False) if begun_s > LONG_AGO_S else None
 
 
-def of_process(pid: int, *, seen_s: float) -> str | None:
-    """Say that a process of this machine is gone, or that another now has its number; None if it lives.
-
-    Args:
-        seen_s: when it was last seen, in seconds since 1970.
-    """
-    stat = stat_of(pid)
-    if not exists(pid) or (stat is not None and stat.is_gone):
-        return f"process {pid} on this machine is gone"
-    started_s = _seconds_since_1970(stat.started_ticks) if stat is not None else None
-    if started_s is not None and started_s > seen_s + START_MARGIN_S:
-        return f"process {pid} on this machine is gone, another has its number"
-    return None
+def last_sign_s(run: StoredRun) -> float | None:
+    """Return when the process of a run was last seen, in seconds since 1970."""
+    return _signs(run.tags).last_s
 
 
-def _seconds_since_1970(ticks: int) -> float | None:
-    """Turn ticks since boot into a time, as far as /proc tells when that was."""
+def _signs(tags: Mapping[str, str]) -> _Signs:
+    if tags.get(names.KIND) == names.STUDY_KIND:
+        driver = Driver.read(tags.get(DRIVER, ""))
+        return _Signs(driver, driver.alive if driver else None, FRESH_S)
+    alive_s = _seconds(tags.get(names.ALIVE, ""))
+    return _Signs(Process.read(tags.get(names.PROCESS, "")), alive_s, names.DEAD_AFTER_S)
+
+
+def _seconds(text: str) -> float | None:
+    """Read a time; None if it is absent or somebody has edited it into something else."""
     try:
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
-    except (OSError, StopIteration):
+        seconds = float(text)
+    except ValueError:
         return None
-    return int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def seconds(text: object) -> float | None:
-    """Read a time in seconds; None if it is absent or somebody has edited it into something else."""
-    try:
-        return float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def duration(seconds: float) -> str:

@@ -7,11 +7,12 @@ from study.doctor import repair
 from study.doctor.checkpoints import damaged_checkpoints, orphaned_artifacts
 from study.doctor.examination import Examination, OtherVersionError, label, spec_of
 from study.doctor.finding import Finding
-from study.doctor.life import seconds
-from study.doctor.studies import dead_studies
+from study.doctor.life import last_sign_s
+from study.doctor.listening import LISTEN_S
 from trainables.errors import SpecError
 from trainables.identity import trial_id
 from trainables.record import names
+from trainables.record.runs import StoredRun
 
 Check = Callable[[Examination], Iterator[Finding]]
 
@@ -31,17 +32,27 @@ def several_runs(seen: Examination) -> Iterator[Finding]:
 def dead_trials(seen: Examination) -> Iterator[Finding]:
     """Find trials that are marked running though their process is gone."""
     for trial in seen.trials:
-        run = trial.counting
-        if names.STATUS_WORDS[run.status] != "running" or (death := seen.death_of(run)) is None:
-            continue
-        last_s = seconds(run.tags.get(names.ALIVE))
-        yield Finding(
-            "zombies",
-            label(run),
-            f"marked running, but {death}",
-            "mark it killed; it goes on when its study is run again",
-            partial(repair.mark_killed, seen.store, run, end_s=last_s),
-        )
+        todo = "mark it killed; it goes on when its study is run again"
+        yield from _if_dead(seen, trial.counting, check="zombies", where=label(trial.counting), todo=todo)
+
+
+def dead_studies(seen: Examination) -> Iterator[Finding]:
+    """Find studies that are marked running though their driver is gone."""
+    for run in seen.studies:
+        name = run.tags.get(names.STUDY, "?")
+        todo = f"mark it killed; go on with: transfusion resume {name}"
+        where = f"study {name} (run {run.run_id})"
+        yield from _if_dead(seen, run, check="studies", where=where, todo=todo)
+
+
+def _if_dead(seen: Examination, run: StoredRun, *, check: str, where: str, todo: str) -> Iterator[Finding]:
+    if not seen.is_marked_running(run) or (death := seen.death_of(run)) is None:
+        return
+    what = f"marked running, but {death.how}"
+    if not death.is_certain and seen.heard is None:
+        todo = f"listen to it for {LISTEN_S:.0f} s, and if it stays silent {todo}"
+    kill = partial(repair.mark_killed, seen.store, run, end_s=last_sign_s(run))
+    yield Finding(check, where, what, todo, kill)
 
 
 def unreadable_specs(seen: Examination) -> Iterator[Finding]:

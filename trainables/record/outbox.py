@@ -6,11 +6,9 @@ that still waits when the next one comes is replaced by it, so that an outage co
 """
 
 import threading
-import time
 from collections import deque
 
 from trainables.errors import TrackingError
-from trainables.record import names
 from trainables.record.outage import Outage
 from trainables.record.sends import Send, Sender
 from trainables.record.spool import Spool
@@ -110,9 +108,8 @@ class Outbox:
     def _next(self) -> Send | None:
         """Wait for the next step; None if it is time for a sign of life, or to leave."""
         with self._changed:
-            silent_s = time.monotonic() - self._sender.last_sign_of_life
-            until_due_s = max(names.HEARTBEAT_EVERY_S - silent_s, 0.0)
-            self._changed.wait_for(lambda: self._queue or self._is_closed, timeout=until_due_s)
+            until_heartbeat_s = self._sender.until_heartbeat_s()
+            self._changed.wait_for(lambda: self._queue or self._is_closed, timeout=until_heartbeat_s)
             if self._is_closed or not self._queue:
                 return None
             self._is_sending = True

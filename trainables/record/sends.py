@@ -7,8 +7,11 @@ again: a file and a tag replace themselves, and MLflow knows a point of the same
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -109,12 +112,13 @@ class Sender:
             MlflowException, OSError: a part did not arrive; it and all behind it are still there.
         """
         send.is_tried = True
-        if time.monotonic() - self.last_sign_of_life > names.HEARTBEAT_EVERY_S:
+        if self.until_heartbeat_s() == 0.0:
             self.tell_alive()
         if send.files or send.inputs:
             self.check_attempt()
         while send.files:
-            self.artifacts.send(send.files[0].file, folder=send.files[0].folder)
+            with self._telling_alive():
+                self.artifacts.send(send.files[0].file, folder=send.files[0].folder)
             self.spool.remove(send.files.pop(0).file)
         while send.inputs:
             self._log_input(send.inputs[0])
@@ -140,6 +144,34 @@ class Sender:
         self.check_attempt()
         log_batch(self.store, self.run_id, tags=now_tag())
         self.last_sign_of_life = time.monotonic()
+
+    @contextmanager
+    def _telling_alive(self) -> Iterator[None]:
+        """Go on giving signs of life while the block runs: an upload may take minutes.
+
+        One that fails is told by the write after the block, which also is fenced. None is given after it.
+        """
+        is_over = Event()
+
+        def tell() -> None:
+            while not is_over.wait(self.until_heartbeat_s()):
+                try:
+                    self.tell_alive()
+                except (MlflowException, OSError, StaleAttemptError):
+                    is_over.wait(names.HEARTBEAT_EVERY_S)
+
+        telling = Thread(target=tell, name=f"alive {self.run_id}", daemon=True)
+        telling.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            telling.join()
+
+    def until_heartbeat_s(self) -> float:
+        """Return in how many seconds a sign of life is due."""
+        silent_s = time.monotonic() - self.last_sign_of_life
+        return max(names.HEARTBEAT_EVERY_S - silent_s, 0.0)
 
     def check_attempt(self) -> None:
         """Make sure that no newer attempt has claimed the run.
