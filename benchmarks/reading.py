@@ -31,7 +31,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,16 @@ def fill(uri: str, database_file: Path) -> None:
 
 def copy_trial(database: sqlite3.Connection, spec: Any) -> None:
     """Insert N_TRIALS copies of the run of a trial, whose spec, names and values differ."""
+    inits = [spec.init.model_copy(update={"depth": depth}) for depth in (1, 2, 3)]
+    copies = [
+        spec.model_copy(update={"init": inits[number % 3], "seed": 1 + number // 3})
+        for number in range(N_TRIALS)
+    ]
+    copy_specs(database, spec, copies, study=STUDY)
+
+
+def copy_specs(database: sqlite3.Connection, spec: Any, copies: Sequence[Any], *, study: str) -> None:
+    """Insert a copy of the run of a trial for each other spec."""
     from trainables.identity import cell_id, trial_id
 
     database.row_factory = sqlite3.Row
@@ -78,9 +88,7 @@ def copy_trial(database: sqlite3.Connection, spec: Any) -> None:
     tables = ("runs", "tags", "params", "metrics", "latest_metrics")
     rows = {table: _select(database, table, run_uuid=model) for table in tables}
     rng = random.Random(0)
-    for number in range(N_TRIALS):
-        init = spec.init.model_copy(update={"depth": 1 + number % 3})
-        copy = spec.model_copy(update={"init": init, "seed": 1 + number // 3})
+    for number, copy in enumerate(copies):
         tags = {
             "spec": json.dumps(copy.model_dump(mode="json")),
             "trial_id": trial_id(copy),
@@ -89,8 +97,8 @@ def copy_trial(database: sqlite3.Connection, spec: Any) -> None:
         }
         run_id = uuid.UUID(int=rng.getrandbits(128)).hex
         for table in tables:
-            copies = [{**row, "run_uuid": run_id} for row in rows[table]]
-            for row in copies:
+            changed = [{**row, "run_uuid": run_id} for row in rows[table]]
+            for row in changed:
                 if table == "runs":
                     row["name"] = copy.label
                     row["start_time"], row["end_time"] = (
@@ -100,8 +108,10 @@ def copy_trial(database: sqlite3.Connection, spec: Any) -> None:
                     row["value"] = tags.get(row["key"], row["value"])
                 elif table != "params":
                     row["value"] += rng.random() / 100
-            _insert(database, table, copies)
-        _insert(database, "tags", [{"key": f"study.{STUDY}", "value": "yes", "run_uuid": run_id}])
+            _insert(database, table, changed)
+        tag = {"key": f"study.{study}", "value": "yes", "run_uuid": run_id}
+        if tag["key"] not in {row["key"] for row in rows["tags"]}:
+            _insert(database, "tags", [tag])
 
 
 def _select(database: sqlite3.Connection, table: str, *, run_uuid: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from study.cost.forecast import Forecast
+from study.cost.foresight import Foresight
 from study.dispatch import Dispatcher
+from study.durations import duration
 from study.failures import Loss
 from study.plan import Plan, PlanEntry, State
 
 SHOWN_FAILURES = 5
+FORECAST_EVERY_S = 5.0
 
 
 @dataclass
@@ -37,6 +42,12 @@ class _Running:
     def fraction(self) -> float:
         return self.step / self.total_steps if self.total_steps else 0.0
 
+    @property
+    def fraction_of_rest(self) -> float:
+        """Of what was left of it when this run of it began."""
+        first = self.first_step or 0
+        return (self.step - first) / (self.total_steps - first) if self.total_steps > first else 0.0
+
     def rate(self, now: float) -> float:
         """Steps a second since this run of it began."""
         return (self.step - (self.first_step or 0)) / max(now - self.began, 1e-9)
@@ -48,10 +59,15 @@ class StudyDisplay:
 
     Attributes:
         console: where to draw; a terminal gets a live table, anything else a line per trial.
+        foresee: looks ahead when a run begins.
+        forecast: of how long it takes; None where too little is known.
+        seconds: how long the trials were shown, from the first to the last.
     """
 
     console: Console = field(default_factory=Console)
-    _entries: dict[str, PlanEntry] = field(default_factory=dict)
+    foresee: Callable[[Plan], Foresight] = lambda _: Foresight()
+    forecast: Forecast | None = None
+    _entries: Mapping[str, PlanEntry] = field(default_factory=dict)
     _running: dict[str, _Running] = field(default_factory=dict)
     _searcher: Dispatcher | None = None
     _name: str = ""
@@ -60,19 +76,28 @@ class StudyDisplay:
     _n_finished: int = 0
     _fraction_before: float = 0.0
     _live: Live | None = None
+    _left: tuple[float, float] = (-math.inf, 0.0)
+    seconds: float = 0.0
 
     @contextmanager
     def showing(self, plan: Plan, searcher: Dispatcher) -> Iterator[None]:
         """Show the run of a plan until the block ends."""
-        self._entries = {entry.trial_id: entry for entry in plan.entries}
-        self._searcher, self._name, self._began = searcher, plan.study, time.monotonic()
+        self._entries = searcher.entries  # which grows
+        self._searcher, self._name = searcher, plan.study
         self._n_done_before = plan.counts().get(State.DONE, 0)
-        if not self.console.is_terminal:
-            self.console.print(self._headline())
-            yield
-            return
-        with Live(get_renderable=self._render, console=self.console, refresh_per_second=2) as self._live:
-            yield
+        foresight = self.foresee(plan)
+        self.forecast = foresight.forecast
+        self.note(list(foresight.notes))
+        self._began = time.monotonic()
+        try:
+            if not self.console.is_terminal:
+                self.console.print(self._headline())
+                yield
+                return
+            with Live(get_renderable=self._render, console=self.console, refresh_per_second=2) as self._live:
+                yield
+        finally:
+            self.seconds = time.monotonic() - self._began
 
     def note(self, notices: list[str]) -> None:
         """Show what went wrong without stopping the study."""
@@ -107,6 +132,8 @@ class StudyDisplay:
         status, seconds = result.get("status"), time.monotonic() - running.began
         if status in ("finished", "reused"):
             self._n_finished += 1
+            if self.forecast is not None and status == "finished":
+                self.forecast.note_done(trial_id, seconds)
             score = (result.get("metrics") or {}).get("test_auroc")
             scored = f"test AUROC {score:.3f}, " if score is not None else ""
             self._line(f"{status} {running.label} ({scored}{duration(seconds)})")
@@ -131,11 +158,11 @@ class StudyDisplay:
         if self.console.is_terminal and not style:
             return  # the live table shows it
         done = self._n_done_before + self._n_finished
-        width = len(str(len(self._entries)))
+        width = len(str(self._total()))
         left = self._seconds_left()
-        eta = f" · about {duration(left)} left" if left is not None and done < len(self._entries) else ""
+        eta = f" · about {duration(left)} left" if left is not None and done < self._total() else ""
         self.console.print(
-            f"[{done:{width}}/{len(self._entries)}] {text}{eta}",
+            f"[{done:{width}}/{self._total()}] {text}{eta}",
             style=style,
             markup=False,
             highlight=False,
@@ -143,12 +170,30 @@ class StudyDisplay:
         )
 
     def _seconds_left(self) -> float | None:
-        """Estimate by trials done, those in flight counted in part; None before anything is known."""
+        """Estimate by the forecast, else by trials done; None before anything is known."""
+        return self._by_trials_done() if self.forecast is None else self._by_forecast(self.forecast)
+
+    def _by_forecast(self, forecast: Forecast) -> float:
+        """Schedule what is left, not at every glance at the screen: a large plan takes a while."""
+        now = time.monotonic()
+        made, left = self._left
+        if now - made > FORECAST_EVERY_S:
+            running = {key: one.fraction_of_rest for key, one in list(self._running.items())}
+            left = forecast.seconds_left(running, dropped={*self._failed(), *self._not_run()})
+            self._left = made, left = now, left
+        return max(0.0, left - (now - made))
+
+    def _by_trials_done(self) -> float | None:
+        """Those in flight counted in part."""
         done = self._n_finished + sum(running.fraction for running in self._running.values())
-        total = len(self._entries) - self._n_done_before - len(self._not_run()) - len(self._failed())
+        total = self._total() - self._n_done_before - len(self._not_run()) - len(self._failed())
         if done < 0.05 or total <= 0:
             return None
         return max(0.0, (time.monotonic() - self._began) * (total - done) / done)
+
+    def _total(self) -> int:
+        """Return how many trials there are, those counted in that a search will decide on."""
+        return len(self._entries) + (self._searcher.n_announced if self._searcher else 0)
 
     def _failed(self) -> dict[str, str]:
         return self._searcher.failed if self._searcher else {}
@@ -157,7 +202,7 @@ class StudyDisplay:
         return self._searcher.not_run if self._searcher else {}
 
     def _headline(self) -> Text:
-        total = len(self._entries)
+        total = self._total()
         parts = [
             f"{self._n_done_before + self._n_finished} of {total} trials done",
             f"{self._n_done_before} of them before" if self._n_done_before else "",
@@ -173,7 +218,7 @@ class StudyDisplay:
 
     def _render(self) -> Group:
         bar = ProgressBar(
-            total=max(1, len(self._entries)), completed=self._n_done_before + self._n_finished, width=60
+            total=max(1, self._total()), completed=self._n_done_before + self._n_finished, width=60
         )
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for column, justify in (
@@ -222,14 +267,6 @@ class _Reporter(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
         self._display.trial_ended(trial.config["trial_id"], trial.last_result or {})
-
-
-def duration(seconds: float) -> str:
-    """Word a duration: `48 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

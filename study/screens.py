@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from study.extent import training_images
 from study.plan import Plan, PlanEntry, State
-from trainables.identity import cell_id
 
 if TYPE_CHECKING:
     from study.runner import Outcome  # which imports ray
@@ -71,7 +69,7 @@ def plain_console() -> Console:
 def _print_cells(plan: Plan, console: Console) -> None:
     cells: dict[str, list[PlanEntry]] = {}
     for entry in plan.entries:
-        cells.setdefault(cell_id(entry.trial.spec), []).append(entry)
+        cells.setdefault(entry.cell_label, []).append(entry)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("cell")
     table.add_column("trials", justify="right")
@@ -129,18 +127,4 @@ def _print_failures(plan: Plan, console: Console) -> None:
 
 def _summary(plan: Plan) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in plan.counts().items())
-    return f"{plan.study}: {len(plan.entries)} trials: {counts}{_extent(plan)}"
-
-
-def _extent(plan: Plan) -> str:
-    """Say how many training images the open trials will look at, as far as that is known."""
-    sizes = [training_images(entry.trial.spec) for entry in plan.entries if entry.state != State.DONE]
-    known = [size for size in sizes if size is not None]
-    if not known:
-        return ""
-    unknown = (
-        f", {len(sizes) - len(known)} trials of a length only the data tell"
-        if len(known) < len(sizes)
-        else ""
-    )
-    return f"; {sum(known):,} training images to look at{unknown}"
+    return f"{plan.study}: {len(plan.entries)} trials: {counts}"

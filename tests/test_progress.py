@@ -5,11 +5,16 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from study.cost.estimate import Estimate, TrialCost
+from study.cost.forecast import Forecast
+from study.cost.foresight import Foresight
+from study.cost.workload import Workload
 from study.dispatch import Dispatcher
 from study.failures import Loss
+from study.grid import Resources
 from study.plan import Plan, State
 from study.progress import StudyDisplay, bar, duration
-from tests.test_search import entry
+from tests.test_dispatch import entry
 
 
 def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, Dispatcher, StringIO]:
@@ -81,9 +86,38 @@ def test_the_estimate_counts_trials_in_flight_in_part(monkeypatch: pytest.Monkey
         assert display._seconds_left() == pytest.approx(300.0)
 
 
+def test_with_a_forecast_the_estimate_schedules_what_is_left_on_the_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    display, plan, searcher, output = make(terminal=False)
+    costs = {
+        f"t{i}": TrialCost(f"t{i}", {}, Resources(1, 0), True, Workload(), 10.0, Workload(), 10.0)
+        for i in range(1, 5)
+    }
+    forecast = Forecast(Estimate(costs, {}, (), 2, 3.0))
+    display.foresee = lambda _: Foresight(forecast, ("does not fit: net",))
+    clock = [0.0]
+    monkeypatch.setattr("study.progress.time.monotonic", lambda: clock[0])
+    with display.showing(plan, searcher):
+        assert display._seconds_left() == 20.0
+        for name in ("t1", "t2"):
+            display.trial_started(name)
+        clock[0] = 4.0  # nothing is scheduled anew for a while, but time passes
+        assert display._seconds_left() == 16.0
+        clock[0] = 20.0
+        display.trial_reported("t2", report(0))
+        display.trial_reported("t2", report(50))
+        display.trial_ended("t1", {"status": "finished"})
+        # It took twice as long as expected, so the others will: half of one, and two more on two slots.
+        assert display._seconds_left() == pytest.approx(10.0 + 20.0)
+    assert "note: does not fit: net" in output.getvalue()
+    assert "1 of 5 trials done · 1 of them before · 0 s so far · about 20 s left" in output.getvalue()
+    assert display.seconds == 20.0
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min")],
+    [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min"), (1e6, "12 days")],
 )
 def test_durations_read_well(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -6,6 +6,7 @@ No callbacks and no I/O: `gradient_trial.py` decides when to evaluate, to checkp
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -94,6 +95,9 @@ class Training:
         self.selection = Selection(spec.selection_metric)
         self.step = 0
         self.seconds = 0.0
+        # Of this object alone, without what it took over from a state.
+        self.training_seconds, self.images_trained = 0.0, 0
+        self.scoring_seconds, self.images_scored = 0.0, 0
         self._loss_sum, self._loss_count = 0.0, 0
         self._unread_losses: list[Tensor] = []
         self._drawn_order: tuple[int, np.ndarray] | None = None
@@ -110,7 +114,7 @@ class Training:
         Raises:
             NotFiniteError: the loss became NaN or infinite.
         """
-        began = time.perf_counter()
+        began, first = time.perf_counter(), self.step
         set_training_mode(self.network, self.spec.trainable)
         try:
             while self.step < step:
@@ -121,7 +125,10 @@ class Training:
                     break
             self._read_losses()
         finally:
-            self.seconds += time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.seconds += seconds
+            self.training_seconds += seconds
+            self.images_trained += (self.step - first) * self.batch_size
         return self.step >= step
 
     def _take_step(self) -> None:
@@ -278,16 +285,27 @@ class Training:
 
     def predict(self, split: Split) -> np.ndarray:
         """Return the (n_samples, n_classes) probabilities of a split with the present weights."""
-        logits, _ = self.logits(split)
-        return self.objective.scores(logits).cpu().numpy()
+        with self._scoring(split):
+            logits, _ = self.logits(split)
+            return self.objective.scores(logits).cpu().numpy()
 
     def measure(self, split: Split) -> Predictions:
         """Score a split with the present weights, without augmentation."""
-        logits, labels = self.logits(split)
-        scores = self.objective.scores(logits).cpu().numpy()
-        loss = float(self.objective.loss(logits, labels))
-        metrics = score(self.dataset.task, scores, split.labels, referable_grade=self.dataset.referable_grade)
-        return Predictions(scores, {**metrics, "loss": loss})
+        grade = self.dataset.referable_grade
+        with self._scoring(split):
+            logits, labels = self.logits(split)
+            scores = self.objective.scores(logits).cpu().numpy()
+            loss = float(self.objective.loss(logits, labels))
+            metrics = score(self.dataset.task, scores, split.labels, referable_grade=grade)
+            return Predictions(scores, {**metrics, "loss": loss})
+
+    @contextmanager
+    def _scoring(self, split: Split) -> Iterator[None]:
+        """Count the images of a split that is scored, and the seconds it takes."""
+        began = time.perf_counter()
+        yield
+        self.scoring_seconds += time.perf_counter() - began
+        self.images_scored += len(split.labels)
 
     def take_state(self) -> Contents:
         """Return everything that is needed to go on bit-equal (`restore_state`)."""

@@ -122,12 +122,13 @@ def _sentence(path: FieldPath, details: list[tuple[ErrorDetails, list[Any]]], wh
     if kind in ("too_short", "string_too_short"):
         return f"{field} must not be empty"
     if kind in _EXPECTED:
-        return _wrong_type(field, got, [each["type"] for each, _ in details])
+        return _wrong_type(field, got, [each for each, _ in details])
     return f"{field}: {detail['msg']}, got {got!r}"
 
 
-def _wrong_type(field: str, got: object, kinds: list[str]) -> str:
-    expected = " or ".join(dict.fromkeys(_EXPECTED[kind] for kind in kinds))
+def _wrong_type(field: str, got: object, details: list[ErrorDetails]) -> str:
+    words = (_EXPECTED.get(each["type"]) or each.get("ctx", {}).get("expected") for each in details)
+    expected = " or ".join(dict.fromkeys(str(word) for word in words if word))
     hint = number_hint(got, whole_number="whole" in expected) if "number" in expected else ""
     if expected == "text" and got is not None and not isinstance(got, (dict, list, tuple)):
         hint = "; put it in quotes"

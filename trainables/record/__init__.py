@@ -7,8 +7,9 @@ experiment, so that a trial two studies share is one run, and the UI can group b
 from trainables.record import mlflow_settings, names
 from trainables.record.pointers import CheckpointRef
 from trainables.record.reader import RecordReader, TrialRecord, changed_datasets
-from trainables.record.store import Store, default_tracking_uri, open_store, persistently
+from trainables.record.store import Store, open_store, persistently
 from trainables.record.writer import TrialWriter
+from trainables.tracking_uri import default_tracking_uri
 
 __all__ = [
     "CheckpointRef",

@@ -1,9 +1,8 @@
 """How an attempt at a trial finds its run or creates it, and makes it its own."""
 
 import json
-import os
-import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow.entities import Run
@@ -11,6 +10,7 @@ from mlflow.entities import Run
 from trainables.identity import cell_id, flatten, trial_id
 from trainables.record import names
 from trainables.record.environment import Environment
+from trainables.record.process import Process
 from trainables.record.runs import canonical
 from trainables.record.sends import log_batch, now_tag
 from trainables.record.store import Store, persistently
@@ -35,14 +35,24 @@ class Claim:
     is_first: bool = False
 
 
-def claim(store: Store, spec: TrialSpec, *, study: str | None, environment: Environment) -> Claim:
+def claim(
+    store: Store,
+    spec: TrialSpec,
+    *,
+    study: str | None,
+    environment: Environment,
+    marks: Mapping[str, str] | None = None,
+) -> Claim:
     """Find the run of a resolved spec or create it, and take it over, unless it is finished.
+
+    Args:
+        marks: further tags that say what the trial is to its study.
 
     Raises:
         TrackingError: the store cannot be used.
     """
     identity = trial_id(spec)
-    study_tags = {names.STUDY_PREFIX + study: "yes"} if study else {}
+    study_tags = {**({names.STUDY_PREFIX + study: "yes"} if study else {}), **(marks or {})}
     tags = _identity_tags(spec)
     run = store.find_or_create(names.TRIAL_ID, identity, tags={**tags, **study_tags})
     if run.info.status == "FINISHED":
@@ -55,9 +65,10 @@ def claim(store: Store, spec: TrialSpec, *, study: str | None, environment: Envi
         **environment.tags,
         names.ATTEMPT: attempt,
         names.CAUSE: "",
+        **({names.PRUNED: ""} if run.data.tags.get(names.PRUNED) else {}),
         # Marked failed after its end (`transfusion doctor`): it is trained anew, and has not concluded.
         **({names.CHECKPOINT_PREFIX + names.FINAL: ""} if run.info.status == "FAILED" else {}),
-        names.PROCESS: f"{socket.gethostname()}:{os.getpid()}",
+        names.PROCESS: Process.here().text(),
         **now_tag(),
     }
     params = _params(spec) if not run.data.params else {}
@@ -67,7 +78,7 @@ def claim(store: Store, spec: TrialSpec, *, study: str | None, environment: Envi
     found = canonical(store.search(names.TRIAL_ID, identity))
     if found.info.run_id != run.info.run_id:
         store.client.delete_run(run.info.run_id)
-        return claim(store, spec, study=study, environment=environment)
+        return claim(store, spec, study=study, environment=environment, marks=marks)
     if found.info.status == "FINISHED":
         return _finished(store, found, study_tags)
     run_id = found.info.run_id

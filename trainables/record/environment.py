@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from trainables.hardware import cpu_model
 from trainables.record import names
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("transfusion-study", "torch", "torchvision", "timm", "ray", "mlflow", "numpy", "scikit-learn")
 
@@ -31,23 +33,30 @@ class Environment:
 
 
 @lru_cache(maxsize=4)
-def describe_environment(device: torch.device) -> Environment:
+def describe_environment(device: "torch.device") -> Environment:
     """Describe this process; asked once per process and device, since it starts git."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    gpu = _gpu(device) if device.type == "cuda" else {}
     commit, is_dirty = _git_state(Path(__file__).parent)
-    tags = {names.HOST: socket.gethostname(), names.DEVICE: name}
+    tags = {names.HOST: socket.gethostname(), names.DEVICE: "cpu", names.CPU_MODEL: cpu_model(), **gpu}
     if commit:
         tags |= {names.GIT_COMMIT: commit, names.GIT_DIRTY: str(is_dirty).lower()}
     details = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "device": name,
+        "device": tags[names.DEVICE],
         "git_commit": commit,
         "git_dirty": is_dirty,
         "packages": {package: found for package in PACKAGES if (found := _version(package))},
     }
     return Environment(tags, details)
+
+
+def _gpu(device: "torch.device") -> dict[str, str]:
+    import torch
+
+    found = torch.cuda.get_device_properties(device)
+    return {names.DEVICE: found.name, names.GPU_MEMORY_GB: f"{found.total_memory / 1e9:.2f}"}
 
 
 def _version(package: str) -> str | None:

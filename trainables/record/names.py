@@ -6,6 +6,7 @@ EXPERIMENT = "transfusion"
 KIND = "kind"
 TRIAL_KIND = "trial"
 STUDY_KIND = "study"
+PROBE_KIND = "probe"
 
 # Tags of a trial's run
 TRIAL_ID = "trial_id"
@@ -18,18 +19,27 @@ STATE = "state"
 CHECKPOINT_PREFIX = "checkpoint."
 BEST, FINAL = "best", "final"
 STUDY_PREFIX = "study."
+ADDED = "added"  # the content of that tag, of a seed that the study file does not name
+SETTING_PREFIX = "setting."
+PRUNED = "pruned"
 RUN_NAME = "mlflow.runName"
 GIT_COMMIT = "mlflow.source.git.commit"
 GIT_DIRTY = "git_dirty"
 HOST = "host"
 DEVICE = "device"
+CPU_MODEL = "cpu_model"
+GPU_MEMORY_GB = "gpu_memory_gb"
+SPENT = "spent"
+PROBE = "probe"
 DATASET_DIGEST = "dataset_digest"
 PROCESS = "process"
 ALIVE = "alive"
 MICRO_BATCH_SIZE = "micro_batch_size"
 
-# Tag and artifacts of a study's run
+# Tags and artifacts of a study's run
 STUDY = "study"
+USED = "used"
+WALL_TIME = "wall_time"
 RECORDS = "records"
 
 # Artifacts of a trial's run

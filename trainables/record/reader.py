@@ -3,21 +3,26 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from trainables.checkpoints import read_checkpoint
 from trainables.errors import CheckpointError, SpecError, TrackingError, suggestion
 from trainables.identity import trial_id
 from trainables.record import names
+from trainables.record.circumstances import Circumstances, circumstances_of
+from trainables.record.fetch import fetch_checkpoint
 from trainables.record.library import RunLibrary
 from trainables.record.pointers import CheckpointRef, read_pointers
 from trainables.record.runs import StoredRun, canonical, tag_query
 from trainables.record.store import Store, open_store
 from trainables.spec import SPEC_VERSION, DatasetSpec, TrialSpec, parse_trial
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SEED_LAST = re.compile(r'(.*), "seed": (0|[1-9][0-9]*)\}', re.DOTALL)
 SEED_LIMIT = 2**31
@@ -38,6 +43,10 @@ class TrialRecord:
         dataset_digest: of the images and labels it was trained on.
         studies: the names of the studies it is part of.
         seconds: from the first start to the last end; NaN while it runs.
+        settings: by study, what its search has tried with this trial, as it was written.
+        pruned: why its search has stopped it early; None if it has not.
+        added_to: the studies to which it was added while they ran: their files do not name it.
+        circumstances: where it ran, and what its parts took there.
     """
 
     run_id: str
@@ -52,6 +61,10 @@ class TrialRecord:
     dataset_digest: str | None
     studies: frozenset[str]
     seconds: float
+    settings: Mapping[str, str] = field(default_factory=dict)
+    pruned: str | None = None
+    added_to: frozenset[str] = frozenset()
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
     @property
     def resumes_at_step(self) -> int:
@@ -181,7 +194,7 @@ class RecordReader:
         self.histories(records, metrics)
         self._library.share(study)
 
-    def weights(self, record: TrialRecord, checkpoint: str) -> dict[str, Tensor]:
+    def weights(self, record: TrialRecord, checkpoint: str) -> "dict[str, Tensor]":
         """Return the weights of a checkpoint, its digest checked.
 
         Raises:
@@ -192,8 +205,7 @@ class RecordReader:
             known = ", ".join(record.checkpoints) or "none"
             raise CheckpointError(f"{record.spec.label}: no checkpoint {checkpoint!r}; it has {known}")
         try:
-            with self.store.artifact(record.run_id, ref.path) as file:
-                return read_checkpoint(file, sha256=ref.sha256).tensors
+            return fetch_checkpoint(ref, partial(self.store.artifact, record.run_id, ref.path)).tensors
         except CheckpointError as error:
             raise CheckpointError(
                 f"{record.spec.label}: checkpoint {checkpoint!r} cannot be used: {error}; "
@@ -231,10 +243,14 @@ class RecordReader:
             checkpoints=pointers.checkpoints,
             state=pointers.state if run.status != "FINISHED" else None,
             dataset_digest=tags.get(names.DATASET_DIGEST),
-            studies=frozenset(
-                tag.removeprefix(names.STUDY_PREFIX) for tag in tags if tag.startswith(names.STUDY_PREFIX)
-            ),
+            studies=frozenset(_below(names.STUDY_PREFIX, tags)),
             seconds=(run.end_time - run.start_time) / 1000 if run.end_time else float("nan"),
+            settings=_below(names.SETTING_PREFIX, tags),
+            pruned=tags.get(names.PRUNED) or None,
+            added_to=frozenset(
+                study for study, how in _below(names.STUDY_PREFIX, tags).items() if how == names.ADDED
+            ),
+            circumstances=circumstances_of(tags),
         )
 
     def _note(self, notice: str) -> None:
@@ -257,6 +273,10 @@ class RecordReader:
         if head:
             self._specs[head] = spec
         return spec
+
+
+def _below(prefix: str, tags: Mapping[str, str]) -> dict[str, str]:
+    return {tag.removeprefix(prefix): text for tag, text in tags.items() if tag.startswith(prefix)}
 
 
 def _parsed(text: str, run_id: str) -> TrialSpec:

@@ -30,26 +30,17 @@ from trainables.record.trouble import (
     without_secrets,
     worded,
 )
+from trainables.tracking_uri import SQLITE, default_tracking_uri
 
 # Nobody needs to read that an SQLite file was made.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
-SQLITE = "sqlite:///"
 PAGE = 1000
 # A server that was started again answers after 4 to 16 s.
 RETRY_AFTER_S = (0.5, 2.0, 8.0, 16.0)
 SLOW_UPLOAD_BYTES_A_S = 1_000_000
 
 T = TypeVar("T")
-
-
-def default_tracking_uri() -> str:
-    """Return `MLFLOW_TRACKING_URI`, or the local store `mlflow.db` in the working folder."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
-    if uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}/"):
-        # Trials run in other working folders, so a relative file would be another file there.
-        uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
-    return uri
 
 
 def default_experiment() -> str:

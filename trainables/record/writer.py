@@ -13,18 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric
-from torch import Tensor
 
-from trainables.checkpoints import Contents, read_checkpoint, write_checkpoint
+from trainables.checkpoints import Contents, write_checkpoint
 from trainables.errors import CheckpointError, DataError
 from trainables.record import names
 from trainables.record.claim import Claim, claim
 from trainables.record.environment import Environment
+from trainables.record.fetch import fetch_checkpoint
 from trainables.record.outbox import Outbox
 from trainables.record.pointers import CheckpointRef, pointer, read_pointers
 from trainables.record.sends import Send, Sender, SpooledFile
@@ -32,6 +33,9 @@ from trainables.record.spool import Spool
 from trainables.record.store import Artifacts, Store, artifact_path, persistently
 from trainables.record.trouble import without_secrets
 from trainables.spec import FailureOptions, TrialSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLUSH_EVERY_S = 5.0
 # Who is told to leave waits so long for an MLflow that is away: a spot node has two minutes.
@@ -81,6 +85,7 @@ class TrialWriter:
         study: str | None,
         environment: Environment,
         failures: FailureOptions | None = None,
+        marks: Mapping[str, str] | None = None,
     ) -> "TrialWriter":
         """Find the run of a resolved spec or create it, and take it over.
 
@@ -89,8 +94,9 @@ class TrialWriter:
 
         Args:
             failures: for how long to wait for MLflow and for disks.
+            marks: further tags that say what the trial is to its study.
         """
-        claimed = claim(store, spec, study=study, environment=environment)
+        claimed = claim(store, spec, study=study, environment=environment, marks=marks)
         run = claimed.run
         pointers = read_pointers(run.data.tags)
         writer = cls(
@@ -180,7 +186,7 @@ class TrialWriter:
         self._tags[name] = value
 
     def commit_checkpoints(
-        self, weights: Mapping[str, Mapping[str, Tensor]], steps: Mapping[str, int]
+        self, weights: "Mapping[str, Mapping[str, Tensor]]", steps: Mapping[str, int]
     ) -> None:
         """Upload weights under new names, then point the run at all of them in one write.
 
@@ -222,13 +228,17 @@ class TrialWriter:
         if self.state is None:
             return None
         try:
-            with self.artifacts.downloaded(self.state.path) as file:
-                return read_checkpoint(file, sha256=self.state.sha256)
+            return fetch_checkpoint(self.state, partial(self.artifacts.downloaded, self.state.path))
         except CheckpointError as error:
-            self.notices.append(f"the resumable state is damaged, beginning anew: {error}")
-            damaged, self.state = self.state, None
-            self._put(Send(tags={names.STATE: ""}, obsolete=[damaged.path]))
+            self.give_up_state(f"the resumable state is damaged, beginning anew: {error}")
             return None
+
+    def give_up_state(self, why: str) -> None:
+        """Drop the state from which the trial cannot go on, and note why."""
+        assert self.state is not None, "there is one to give up"
+        self.notices.append(why)
+        useless, self.state = self.state, None
+        self._put(Send(tags={names.STATE: ""}, obsolete=[useless.path]))
 
     def log_predictions(self, split: str, table: pd.DataFrame) -> None:
         """Log one row per sample: sample_id, group, label(s), scores."""

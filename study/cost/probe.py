@@ -1,0 +1,194 @@
+"""Measures the open trials of a study, setting by setting, on the machines that will run them.
+
+As many are measured at once as the study runs at once: two trials on two cores slow each other down.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# First, because it sets what Ray reads when it is imported.
+from study.cluster import last_line, ray_session  # isort: split
+
+import ray
+from ray.exceptions import RayError
+
+from study.cost.estimate import CLOSED
+from study.cost.setting import setting_of
+from study.cost.slots import Capacity, count_slots
+from study.cost.splits import dataset_key
+from study.extent import published_sizes
+from study.grid import Resources
+from study.plan import Plan, PlanEntry
+from study.sections import Study
+from study.tuning import trial_config
+from trainables.datasets.spec import DatasetSpec
+from trainables.probes import SizesProbe, SpeedProbe
+from trainables.record import Store, open_store
+from trainables.spec import RunOptions, TrialSpec
+
+# More at once tell nothing new.
+MOST_WORKERS = 32
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        notices: what could not be measured, for people.
+    """
+
+    speeds: tuple[SpeedProbe, ...]
+    sizes: tuple[SizesProbe, ...]
+    notices: tuple[str, ...]
+
+
+def probe_study(study: Study, plan: Plan, *, store: Store, report: Report) -> Probed:
+    """Measure every setting of the open trials, and count the images of datasets of unknown size.
+
+    Args:
+        report: of what is measured, how much is done, and all.
+
+    Raises:
+        UserError: the cluster of RAY_ADDRESS cannot be joined.
+    """
+    entries = [entry for entry in plan.entries if entry.state not in CLOSED]
+    datasets = dict.fromkeys(entry.trial.spec.dataset for entry in entries)
+    unsized = [spec for spec in datasets if None in vars(published_sizes(spec)).values()]
+    by_resources: dict[Resources, dict[str, PlanEntry]] = {}
+    for entry in entries:
+        if (setting := setting_of(entry.trial.spec)) is not None:
+            by_resources.setdefault(entry.trial.resources, {}).setdefault(setting, entry)
+    n_settings, done = sum(map(len, by_resources.values())), 0
+    scratch = open_store(store.display_uri, experiment=f"{store.experiment}-probe")
+    speeds: list[SpeedProbe] = []
+    notices: list[str] = []
+    with ray_session():
+        sizes = list(_count_images(unsized, notices))
+        for resources, settings in by_resources.items():
+            for speed in _probe_alike(list(settings.values()), resources, study, scratch, notices):
+                done += 1
+                report(speed.label, done, n_settings)
+                speeds.append(speed)
+    return Probed(tuple(speeds), tuple(sizes), tuple(notices))
+
+
+def _probe_alike(
+    entries: Sequence[PlanEntry], resources: Resources, study: Study, scratch: Store, notices: list[str]
+) -> Iterator[SpeedProbe]:
+    """Measure trials that ask for the same resources, round by round, every slot busy in each."""
+    have = ray.cluster_resources()
+    capacity = Capacity(have.get("CPU", 0), have.get("GPU", 0))
+    n_slots = count_slots([resources], at_most=study.slots, capacity=capacity) or 1
+    n_workers = min(n_slots, MOST_WORKERS)
+    worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_restarts=-1)(_Worker)
+    began = time.monotonic()
+    workers = [worker.remote(scratch.display_uri, scratch.experiment) for _ in range(n_workers)]
+    places = ray.get([one.place.remote(bool(resources.gpu)) for one in workers])
+    start_s = time.monotonic() - began
+    for first in range(0, len(entries), n_workers):
+        chosen = entries[first : first + n_workers]
+        # What is left of the last round is filled up, so that no slot is idle beside those that are measured.
+        jobs = [chosen[i % len(chosen)] for i in range(n_workers)]
+        asked = [
+            one.measure.remote(trial_config(job, study, scratch))
+            for one, job in zip(workers, jobs, strict=True)
+        ]
+        found: dict[str, list[SpeedProbe]] = {}
+        for call, job, place in zip(asked, jobs, places, strict=True):
+            try:
+                measured = ray.get(call)
+            except RayError as error:
+                notices.append(f"{job.trial.spec.cell_label}: cannot be measured: {last_line(error)}")
+                continue
+            found.setdefault(job.trial_id, []).append(
+                SpeedProbe(
+                    setting=setting_of(job.trial.spec) or "",
+                    label=label_of(job.trial.spec),
+                    threads=max(1, int(resources.cpu)),
+                    at_once=n_workers,
+                    start_s=start_s,
+                    **place,
+                    **measured,
+                )
+            )
+        yield from map(_middle, found.values())
+    for one in workers:
+        ray.kill(one)
+
+
+def label_of(spec: TrialSpec) -> str:
+    """Name a setting for people: `resnet18, 28 px, batch 32`."""
+    trains = "" if spec.training.trainable.is_all else f", trains {spec.training.trainable.label}"
+    size = f"{spec.dataset.size_px} px × {spec.dataset.channels}"
+    return f"{spec.architecture.label}, {size}, batch {spec.training.batch_size}{trains}"
+
+
+def _middle(probes: Sequence[SpeedProbe]) -> SpeedProbe:
+    """Return the medians of probes of one setting; it did not fit if it did not once."""
+    parts: dict[str, Any] = {
+        name: None if None in (values := [getattr(probe, name) for probe in probes]) else median(values)
+        for name in ("train_s", "score_s", "overhead_s")
+    }
+    return replace(probes[0], **parts)
+
+
+class _Worker:
+    """A process that measures, with the resources of a trial."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        # What a trial imports, torch included, belongs to the start of a worker.
+        import trainables.tune_trainable  # noqa: F401
+
+        self._store = open_store(uri, experiment=experiment)
+
+    def place(self, is_gpu: bool) -> dict[str, Any]:
+        """Say where this is, as the record of a trial does."""
+        from study.cost.measuring import device_of
+        from trainables.record.circumstances import circumstances_of
+        from trainables.record.environment import describe_environment
+
+        found = circumstances_of(describe_environment(device_of(is_gpu=is_gpu)).tags)
+        return {
+            "hardware": found.hardware or "unknown",
+            "is_gpu": found.is_gpu,
+            "gpu_memory_gb": found.gpu_memory_gb,
+        }
+
+    def measure(self, config: dict[str, Any]) -> dict[str, float | None]:
+        """Measure the trial of a config that Tune would get."""
+        from study.cost.measuring import device_of, measure
+
+        options = RunOptions.model_validate_json(config["options"])
+        spec = TrialSpec.model_validate_json(config["spec"])
+        device = device_of(is_gpu=config["gpu"] > 0)
+        return vars(measure(spec, store=self._store, options=options, device=device))
+
+
+def _count_images(datasets: Sequence[DatasetSpec], notices: list[str]) -> Iterator[SizesProbe]:
+    """Count the splits of datasets where their tables are; one that is not there is only noted."""
+    task = ray.remote(num_cpus=1)(_split_sizes)
+    for spec, call in [(spec, task.remote(spec)) for spec in datasets]:
+        try:
+            train, val, test = ray.get(call)
+        except RayError as error:
+            notices.append(f"{spec.label}: its images cannot be counted: {last_line(error)}")
+        else:
+            yield SizesProbe(dataset_key(spec), f"images of {spec.label}", train, val, test)
+
+
+def _split_sizes(spec: DatasetSpec) -> tuple[int, int, int]:
+    """Read the table of a dataset, not its pixels."""
+    from trainables.datasets.reading import read_table
+    from trainables.datasets.selection import select
+
+    root = os.environ.get("TRANSFUSION_DATA")
+    data_root = Path(root) if root else None
+    table = select(read_table(spec, data_root=data_root), spec, data_root=data_root)
+    return tuple(int((table.splits == name).sum()) for name in ("train", "val", "test"))  # type: ignore[return-value]

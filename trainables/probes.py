@@ -1,0 +1,48 @@
+"""What `transfusion probe` finds out, as data; `trainables.record.probes` keeps it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SpeedProbe:
+    """How fast trials of one setting are on one machine, with as many beside them as the study runs at once.
+
+    Attributes:
+        setting: what decides the speed, as `study.cost.setting` writes it.
+        label: of the network, for people.
+        hardware: the GPU's name, or for a trial without one the processor's.
+        threads: of the CPU.
+        at_once: trials on the cluster at the same time.
+        gpu_memory_gb: of the GPU, 10^9 bytes.
+        train_s, score_s: seconds per image; None if it did not fit the GPU.
+        overhead_s: seconds per trial besides: opening its run, building the network, storing.
+        start_s: seconds until a worker is ready for its first trial.
+    """
+
+    setting: str
+    label: str
+    hardware: str
+    is_gpu: bool
+    threads: int
+    at_once: int
+    gpu_memory_gb: float | None
+    train_s: float | None
+    score_s: float | None
+    overhead_s: float | None
+    start_s: float
+
+
+@dataclass(frozen=True)
+class SizesProbe:
+    """The sizes of the splits of a dataset, as its table tells them.
+
+    Attributes:
+        dataset: its specification as JSON, as `study.cost.splits` writes it.
+        label: what people call it.
+    """
+
+    dataset: str
+    label: str
+    train: int
+    val: int
+    test: int
