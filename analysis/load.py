@@ -2,16 +2,18 @@
 
 A *setting* is everything a trial states but its initialization, what of the network learns, and its seed:
 usually an architecture on a dataset. Initializations are compared within a setting (`pretrained`, or
-`pretrained · trains head`); a cell is one initialization of one setting.
+`pretrained · trains head`); a cell is one initialization of one setting. What a search chose for a cell is no
+part of either: cells that are each at their own best learning rate are compared with each other.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.searches import Searches, SearchFacts
 from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.identity import flatten, trial_id
@@ -52,10 +54,12 @@ class StudyTrials:
             not all stages learn). `protocol` says what learns (FULL_TRAINING, …).
             `is_source` marks trials that only serve as a pretraining.
         records: by trial_id.
+        searches: of the cells whose settings were searched.
     """
 
     table: pd.DataFrame
     records: Mapping[str, "TrialRecord"]
+    searches: Searches = field(default_factory=dict)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -69,26 +73,25 @@ class StudyTrials:
 
 
 def load_trials(
-    reader: "RecordReader", study: str, *, trial_ids: Mapping[str, bool] | None = None
+    reader: "RecordReader",
+    study: str,
+    *,
+    trial_ids: Mapping[str, bool] | None = None,
+    searches: Sequence[SearchFacts] = (),
 ) -> StudyTrials:
     """Read the trials of a study; settings and cells get labels that tell them apart.
 
     Args:
         trial_ids: of the trials the study file names now, with whether each is only there because another
             starts from it; None takes every trial that was ever part of the study.
+        searches: of its cells; the trials that a search tried settings with are not to be read.
     """
     records = {r.trial_id: r for r in reader.trials(study) if trial_ids is None or r.trial_id in trial_ids}
     specs = {key: record.spec for key, record in records.items()}
-    settings = distinct_labels(
-        {key: f"{spec.architecture.label} · {spec.dataset.label}" for key, spec in specs.items()},
-        _setting_contents(specs),
-    )
-    # Within a setting two initializations of one name differ in their source.
-    named = distinct_labels(
-        {key: (settings[key], _init_label(spec)) for key, spec in specs.items()},
-        {key: {**_only(flatten(spec), "init"), "protocol": protocol(spec)} for key, spec in specs.items()},
-    )
-    inits = {key: label[len(settings[key]) + 3 :] for key, label in named.items()}
+    # A result belongs to its cell, whatever the search has chosen for it; a cell may have no result yet.
+    bases = {key: search.base for search in searches for key in (search.label, *search.result_ids)}
+    searched = {name for search in searches for name in search.fields}
+    settings, inits = _cell_names({**specs, **bases}, searched)
     sources = {k for k in specs if trial_ids[k]} if trial_ids is not None else _source_only(specs, settings)
     rows = [
         _row(record, settings[key], inits[key], is_source=key in sources) for key, record in records.items()
@@ -97,7 +100,24 @@ def load_trials(
     table["is_source"] = table["is_source"].astype(bool)
     # What no trial has recorded is known to be unknown, so that nobody needs to ask whether it is there.
     table = table.reindex(columns=list(dict.fromkeys([*table.columns, *ALWAYS_THERE])))
-    return StudyTrials(_ordered(table), records)
+    by_cell = {(settings[search.label], inits[search.label]): search for search in searches}
+    return StudyTrials(_ordered(table), records, by_cell)
+
+
+def _cell_names(
+    specs: Mapping[str, TrialSpec], searched: Collection[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the setting and the initialization of each spec."""
+    settings = distinct_labels(
+        {key: f"{spec.architecture.label} · {spec.dataset.label}" for key, spec in specs.items()},
+        _setting_contents(specs, searched),
+    )
+    # Within a setting two initializations of one name differ in their source.
+    named = distinct_labels(
+        {key: (settings[key], _init_label(spec)) for key, spec in specs.items()},
+        {key: {**_only(flatten(spec), "init"), "protocol": protocol(spec)} for key, spec in specs.items()},
+    )
+    return settings, {key: label[len(settings[key]) + 3 :] for key, label in named.items()}
 
 
 def protocol(spec: TrialSpec) -> str:
@@ -116,15 +136,18 @@ def _init_label(spec: TrialSpec) -> str:
     )
 
 
-def _setting_contents(specs: Mapping[str, TrialSpec]) -> dict[str, dict[str, Any]]:
-    """Return what makes the setting of each trial.
+def _setting_contents(
+    specs: Mapping[str, TrialSpec], searched: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return what makes the setting of each trial: no fields that are searched, and nothing below them.
 
     A linear probe has no steps and no optimizer. It stands beside the trained networks of its architecture
     and dataset, if these have one setting only.
     """
     contents = {key: _without(flatten(spec), "init", "seed") for key, spec in specs.items()}
     for content in contents.values():
-        content.pop("training.trainable", None)
+        for name in [name for name in content if _is_below(name, ("training.trainable", *searched))]:
+            del content[name]
     for key, spec in specs.items():
         if spec.training.method == "linear_probe":
             alike = [k for k, other in specs.items() if _is_trained_like(other, spec)]
@@ -198,6 +221,10 @@ def _source_only(specs: Mapping[str, TrialSpec], settings: Mapping[str, str]) ->
     parents = {trial_id(parent) for spec in specs.values() for parent in spec.parents}
     asked_for = {settings[key] for key in specs if key not in parents}
     return {key for key in specs if key in parents and settings[key] not in asked_for}
+
+
+def _is_below(name: str, fields: Iterable[str]) -> bool:
+    return any(name == outer or name.startswith(f"{outer}.") for outer in fields)
 
 
 def _without(flat: Mapping[str, Any], *prefixes: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def measure_study(
 ) -> Results:
     """Read the records and do what the parts ask for."""
     workshop.progress("reading records", 0, 1)
-    trials = load_trials(reader, study.name, trial_ids=study.trial_ids)
+    trials = load_trials(reader, study.name, trial_ids=study.trial_ids, searches=study.searches)
     finished = trials.finished
     histories = load_histories(reader, [trials.records[key] for key in finished["trial_id"]])
     # A linear probe or a forest has no steps to converge in.

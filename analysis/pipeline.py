@@ -17,6 +17,7 @@ from analysis.report.contents import build_report, build_tables
 from analysis.report.drawing import draw_figures
 from analysis.report.page import write_report
 from analysis.results import PARTS, Options, Results, StudyFacts
+from analysis.searches import settings_tried
 from analysis.tables.formats import write_table
 
 REPORT = "report.html"
@@ -79,6 +80,8 @@ def _write_rows(results: Results, folder: Path) -> None:
         "histories": results.histories,
         "similarity_pairs": results.similarity,
     }
+    if results.trials.searches:
+        rows["settings_tried"] = settings_tried(results.trials.searches)
     for name, frame in rows.items():
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 

@@ -14,6 +14,7 @@ from analysis.jobs.weights import WeightResults
 from analysis.load import StudyTrials
 from analysis.mistakes import Mistakes
 from analysis.networks.activations import Samples
+from analysis.searches import SearchFacts
 from analysis.sources import source_accuracies
 from analysis.tables.inventory import PlannedCell
 from analysis.tables.relations import source_points
@@ -32,6 +33,8 @@ class StudyFacts:
         planned: the cells of the plan with their state; those that are not `done` are listed as missing.
         trial_ids: see `analysis.load.load_trials`.
         run_address: of MLflow's page of a run, with `{run_id}` in the place of its id; "" for no links.
+        searches: of its cells, if their settings were searched.
+        optuna_file: beside the report, with the searches for Optuna's own tools; "" if there is none.
     """
 
     name: str
@@ -40,6 +43,8 @@ class StudyFacts:
     planned: Sequence[PlannedCell] = ()
     trial_ids: Mapping[str, bool] | None = None
     run_address: str = ""
+    searches: Sequence[SearchFacts] = ()
+    optuna_file: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from analysis.figures.style import (
     shared_legend,
 )
 from analysis.numerics.statistics import summarize
-from analysis.tables.table import METRIC_NAMES
+from analysis.tables.table import METRIC_NAMES, metric_name
 
 
 def draw_learning_curves(
@@ -45,7 +45,7 @@ def draw_learning_curves(
     if curves.empty:
         return None
     styles = line_styles(inits)
-    name = _metric_name(metric)
+    name = metric_name(metric)
     title = f"{name[0].upper()}{name[1:]} during training, by initialization"
     by_setting = list(curves.groupby("setting", sort=False))
     with panels(len(by_setting), title=title) as (figure, axes):
@@ -220,9 +220,3 @@ def _depth_ticks(axis: Axes, stages: Sequence[str]) -> None:
     labels = ["none\n(random)", *stages[:-1], f"{stages[-1]}\n(pretrained)"]
     axis.set_xticks(range(len(labels)), labels)
     axis.set_xlim(-0.35, len(stages) + 0.35)
-
-
-def _metric_name(metric: str) -> str:
-    split, _, quantity = metric.partition("_")
-    names = {"val": "validation", "train": "training", "test": "test"}
-    return f"{names.get(split, split)} {METRIC_NAMES.get(f'test_{quantity}', quantity)}"

@@ -12,6 +12,7 @@ from analysis.report.drawing import MAIN_MEASURE, Figures
 from analysis.report.findings import Finding, find
 from analysis.report.page import Page, Report, Section
 from analysis.results import Results, StudyFacts
+from analysis.searches import Searches
 from analysis.sources import SOURCE_NAME, source_accuracies
 from analysis.tables.convergence import convergence_table, marginal_gain_table
 from analysis.tables.differences import differences_table
@@ -24,6 +25,7 @@ from analysis.tables.mistakes import disagreement_table, errors_table
 from analysis.tables.performance import class_table, performance_table
 from analysis.tables.relations import boost_points, boost_size_table, source_target_table
 from analysis.tables.resampled import uncertainty_table
+from analysis.tables.searches import searches_table
 from analysis.tables.similarity import similarity_table, stage_map_table, start_and_end_table
 from analysis.tables.table import CLASS_METRICS, MEASURE_NAMES, METRIC_NAMES, Table
 from analysis.tables.weights import (
@@ -48,9 +50,9 @@ Tables = Mapping[str, Table]
 def build_tables(results: Results, study: StudyFacts) -> Tables:
     """Return every table by its name; some may be empty."""
     finished, primary, baseline = results.trials.finished, results.primary, results.options.baseline
-    name = f"test {METRIC_NAMES[primary]}"
+    name, searches = f"test {METRIC_NAMES[primary]}", results.trials.searches
     tables = (
-        performance_table(finished, baseline=baseline, primary=primary),
+        performance_table(finished, baseline=baseline, primary=primary, searches=searches),
         *(class_table(finished, metric) for metric in CLASS_METRICS),
         convergence_table(finished, results.convergence, results.thresholds, metric=results.metric),
         marginal_gain_table(finished, results.convergence, primary=primary, name=name),
@@ -60,9 +62,16 @@ def build_tables(results: Results, study: StudyFacts) -> Tables:
         *_tables_of_statistics(results),
         *_tables_of_relations(results),
         *_tables_of_networks(results),
+        searches_table(searches, optuna_file=study.optuna_file),
         papers_table(_evidence(results)),
         sources_table(results.trials.table),
-        missing_table(results.trials.table, study.planned, results.similarity, problems=results.problems),
+        missing_table(
+            results.trials.table,
+            study.planned,
+            results.similarity,
+            problems=results.problems,
+            searches=searches,
+        ),
         trials_table(results.trials.table, results.trials.records, run_address=study.run_address),
     )
     return {table.name: table for table in tables}
@@ -164,6 +173,7 @@ def _pages(results: Results, tables: Tables, figures: Figures, findings: Sequenc
             _performance(tables, figures),
             answers("performance"),
         ),
+        *_search_page(tables, figures),
         Page(
             "convergence",
             "Convergence",
@@ -228,6 +238,17 @@ def _pages(results: Results, tables: Tables, figures: Figures, findings: Sequenc
             _trials(results, tables),
         ),
     ]
+
+
+def _search_page(tables: Tables, figures: Figures) -> list[Page]:
+    if tables["searches"].display.empty:
+        return []
+    sections = (
+        _section("Searches", [tables["searches"]], ()),
+        _section("Values over the fields", (), figures["slices"]),
+        _section("What more settings gave", (), figures["search_history"]),
+    )
+    return [Page("search", "Search", "Was each cell compared at its own best settings?", sections)]
 
 
 def _performance(tables: Tables, figures: Figures) -> tuple[Section, ...]:
@@ -386,12 +407,26 @@ def _warnings(results: Results) -> list[str]:
     known = set(finished["init"]) | set(finished["init_kind"])
     if baseline not in known:
         warnings.append(f"No cell of the baseline {baseline} has finished, so no differences are given.")
+    warnings += _edge_warnings(results.trials.searches)
     for part, n_left in results.not_computed.items():
         warnings.append(
             f"{n_left} pieces of the part “{part}” were not asked for and are not shown: analyze without "
             f"--only, or with --only {part}."
         )
     return warnings
+
+
+def _edge_warnings(searches: Searches) -> list[str]:
+    """Name the cells whose best setting lies at the edge of what was searched, by field."""
+    cells: dict[str, list[str]] = {}
+    for facts in searches.values():
+        for name in facts.edges:
+            cells.setdefault(name, []).append(facts.label)
+    return [
+        f"The best {name} lies at the edge of its range in {'; '.join(labels)}: a better one may lie beyond. "
+        "Widen the range in search.space."
+        for name, labels in cells.items()
+    ]
 
 
 def _settings(results: Results) -> dict[str, str]:

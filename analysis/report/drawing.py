@@ -8,6 +8,7 @@ from analysis.figures.explanations import draw_activations, draw_explanations, d
 from analysis.figures.mistakes import draw_confusions, draw_errors
 from analysis.figures.relations import draw_differences, draw_effects, draw_source_target
 from analysis.figures.representations import draw_along_training, draw_stage_maps, draw_start_and_end
+from analysis.figures.searches import draw_search_history, draw_slices
 from analysis.figures.similarity import draw_before_after, draw_pairs
 from analysis.figures.style import DrawnFigure
 from analysis.figures.training import draw_depth, draw_learning_curves, draw_scores
@@ -53,6 +54,7 @@ def draw_figures(results: Results, tables: Mapping[str, Table], *, run_address: 
                 results.similarity, measure=MAIN_MEASURE, inits=results.trials.inits, folder=folder
             )
         ),
+        **_of_searches(results, folder),
         **_of_weights(results, folder),
         **_of_mistakes(results, folder),
         **_of_explanations(results, folder),
@@ -74,6 +76,23 @@ def _of_statistics(
         ),
         "source_and_target": _drawn(sources),
     }
+
+
+def _of_searches(results: Results, folder: Path) -> dict[str, list[DrawnFigure]]:
+    searches, inits = results.trials.searches, results.trials.inits
+    settings = dict.fromkeys(setting for setting, _ in searches)
+    slices = [
+        draw_slices(
+            {init: facts for (of, init), facts in searches.items() if of == setting},
+            setting=setting,
+            inits=inits,
+            folder=folder,
+            name=f"slices_{place}",
+        )
+        for place, setting in enumerate(settings)
+    ]
+    history = draw_search_history(searches, inits=inits, folder=folder)
+    return {"slices": _drawn(*slices), "search_history": _drawn(history)}
 
 
 def _of_weights(results: Results, folder: Path) -> dict[str, list[DrawnFigure]]:

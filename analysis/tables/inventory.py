@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
 
+from analysis.searches import Searches
 from analysis.tables.table import ABSENT, METRIC_NAMES, Table, number
 
 if TYPE_CHECKING:
@@ -34,13 +35,17 @@ def missing_table(
     similarity: pd.DataFrame,
     *,
     problems: Sequence[tuple[str, str]] = (),
+    searches: Searches | None = None,
 ) -> Table:
     """List what the study lacks: planned cells that are not done, failed trials, missing comparisons.
 
     Args:
+        searches: of its cells; without a best setting a cell has no trials that could be planned.
         problems: what else could not be computed, and why.
     """
     lines = [(cell.label, cell.state, cell.reason) for cell in planned if cell.state != "done"]
+    searched = (searches or {}).values()
+    lines += [(facts.label, "searching", facts.why_no_best) for facts in searched if facts.best is None]
     listed = {label for label, _, _ in lines}
     for trial in trials[trials["status"] != "finished"].to_dict("records"):
         if not listed & {trial["label"], trial["label"].rpartition(" · seed ")[0]}:

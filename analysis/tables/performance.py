@@ -6,17 +6,23 @@ import numpy as np
 import pandas as pd
 
 from analysis.numerics.statistics import Summary, summarize
+from analysis.searches import Searches
 from analysis.tables.cells import baseline_rows, by_cell, paired_by_seed
 from analysis.tables.table import ABSENT, CLASS_METRICS, METRIC_NAMES, Table, mean_and_sd, with_interval
 
+TRIED, BEST = "settings tried", "best setting"
 
-def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) -> Table:
+
+def performance_table(
+    finished: pd.DataFrame, *, baseline: str, primary: str, searches: Searches | None = None
+) -> Table:
     """Average every test metric over the seeds of a cell, and compare with the baseline of its setting.
 
     Args:
         finished: rows of finished trials.
         baseline: label or kind of an initialization.
         primary: the metric whose difference is displayed; `data` holds those of all metrics.
+        searches: of cells whose settings were searched: how many each tried is told beside its seeds.
     """
     metrics = [metric for metric in METRIC_NAMES if metric in finished]
     shown = [metric for metric in metrics if metric != "test_loss" or primary == metric]
@@ -29,11 +35,16 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
     data, display = [], []
     for (setting, init), rows in by_cell(finished):
         base = baseline_rows(finished[finished["setting"] == setting], baseline)
+        search = (searches or {}).get((setting, init))
         line = {"setting": setting, "initialization": init, "seeds": _seeds(rows, primary)}
+        if search is not None:
+            line |= {TRIED: str(len(search.tried)), BEST: search.best_in_words}
         for metric in metrics:
             summary = summarize(rows[metric])
             difference = paired_by_seed(rows, base, metric)
             data.append(_performance_row(setting, init, metric, summary, difference))
+            if search is not None:
+                data[-1] |= {"settings_tried": len(search.tried), "best_setting": search.best_in_words}
             if metric in shown:
                 line[METRIC_NAMES[metric]] = mean_and_sd(summary)
             if metric == primary:
@@ -42,11 +53,18 @@ def performance_table(finished: pd.DataFrame, *, baseline: str, primary: str) ->
         display.append(line)
     names = [METRIC_NAMES[metric] for metric in shown]
     columns = ["setting", "initialization", "seeds", *names[:1], difference_column, *names[1:]]
+    if searches:
+        columns = [*columns[:3], TRIED, *columns[3:], BEST]
     note = (
         "Test split, weights of the best validation step. Mean ± standard deviation over seeds. "
         f"The difference to {baseline} is paired by seed, with Student's t interval; intervals are not "
         "corrected for the number of comparisons."
     )
+    if searches:
+        note += (
+            " Each cell is at the best of the settings that were tried in it, chosen on the validation "
+            "split, with which it was trained anew."
+        )
     return Table(
         "performance", "Performance", note, pd.DataFrame(data), pd.DataFrame(display, columns=columns)
     )

@@ -54,6 +54,13 @@ class Table:
     links: tuple[str, ...] = ()
 
 
+def metric_name(metric: str) -> str:
+    """`validation AUROC` for `val_auroc`."""
+    split, _, quantity = metric.partition("_")
+    names = {"val": "validation", "train": "training", "test": "test"}
+    return f"{names.get(split, split)} {METRIC_NAMES.get(f'test_{quantity}', quantity)}"
+
+
 def mean_and_sd(summary: Summary, *, digits: int = 4) -> str:
     """`0.9731 ± 0.0021`; without ± for one seed."""
     if summary.n == 0:
