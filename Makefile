@@ -46,12 +46,14 @@ format: $(VENV)/ready  ## bring the code into ruff's format
 ui: $(VENV)/ready  ## browse the records
 	$(BIN)/transfusion ui
 
-benchmarks: $(VENV)/ready  ## orchestration, logging, packing of images, similarity and reading against what one would use otherwise
+benchmarks: $(VENV)/ready  ## every benchmark, against what one would use otherwise
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/metric_logging.py
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/similarity.py
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/makespan.py
 
 clean:  ## remove the environment and what the demo made
 	rm -rf $(VENV) mlruns mlflow.db reports

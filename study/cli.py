@@ -1,4 +1,4 @@
-"""The command line: `transfusion plan | run | resume | status | analyze | compare | trial | data | ui`."""
+"""The command line: `transfusion plan | probe | run | resume | status | analyze | compare | trial | …`."""
 
 import os
 import sys
@@ -53,6 +53,19 @@ _Command = Callable[..., None]
 def _how_to_run(command: _Command) -> _Command:
     """Give `run` and `resume` the same options."""
     for option in (
+        click.option(
+            "--max-seeds",
+            default=10,
+            show_default=True,
+            type=click.IntRange(min=2),
+            help="Of a cell, with --until.",
+        ),
+        click.option(
+            "--until",
+            metavar="CONDITION",
+            help="Add seeds to cells until it holds: 'ci(val_auroc) < 0.01' is half the width of the 95 % "
+            "interval of the mean over seeds.",
+        ),
         click.option("--take-over", is_flag=True, help="Take the study from the process that is running it."),
         click.option("--keep-failed", is_flag=True, help="Leave trials that failed earlier as they are."),
     ):
@@ -62,57 +75,76 @@ def _how_to_run(command: _Command) -> _Command:
 
 @main.command()
 @click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, for scripts.")
-def plan(study_file: Path, as_json: bool) -> None:
-    """Show which trials STUDY_FILE needs, and which exist already."""
-    import json
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list of the trials, for scripts.")
+@click.option("--cost", "with_cost", is_flag=True, help="With --json: print one object, with what it costs.")
+@click.option(
+    "--slots", type=click.IntRange(min=1), help="Trials at once. Default: the study file, or this machine."
+)
+def plan(study_file: Path, as_json: bool, with_cost: bool, slots: int | None) -> None:
+    """Show which trials STUDY_FILE needs, which exist already, and what the others will cost.
 
+    Seconds are known where such trials ran before on the same hardware, or were measured by `transfusion
+    probe`; all else is printed as unknown. With --json --cost: an object of `trials` (those of --json, each
+    with images, flops, seconds, gpu_hours, cpu_hours, memory_bytes), `total`, `axes`, `wall_seconds`, …; null
+    is what is not known.
+    """
     from study.config import load_study
-    from study.plan import make_plan, plan_rows
-    from study.screens import print_plan
-    from trainables.record import RecordReader
+    from study.cost.command import present_reader, print_json, print_study
 
+    if with_cost and not as_json:
+        raise click.UsageError("--cost belongs to --json; without it the cost is printed anyhow")
     study = load_study(study_file)
-    reader = RecordReader()
-    made = make_plan(study, reader.trials())
-    _note(reader.notices)
     if as_json:
-        click.echo(json.dumps(plan_rows(made), indent=2, ensure_ascii=False))
+        print_json(study, with_cost=with_cost, slots=slots)
     else:
-        print_plan(made)
+        print_study(study, present_reader(), slots=slots)
 
 
 @main.command()
 @click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_how_to_run
-def run(study_file: Path, keep_failed: bool, take_over: bool) -> None:
+def run(study_file: Path, **how: Any) -> None:
     """Run what STUDY_FILE still needs. Running it again continues it; nothing finished is redone."""
     from study.config import load_study
 
     study = load_study(study_file)
-    _run(lambda store: study, keep_failed=keep_failed, take_over=take_over)
+    _run(lambda store: study, **how)
 
 
 @main.command()
 @click.argument("study")
 @_how_to_run
-def resume(study: str, keep_failed: bool, take_over: bool) -> None:
+def resume(study: str, **how: Any) -> None:
     """Continue STUDY from its name: its file is in MLflow."""
-    _run(lambda store: _stored_study(store, study), keep_failed=keep_failed, take_over=take_over)
+    _run(lambda store: _stored_study(store, study), **how)
+
+
+@main.command()
+@click.argument("study_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def probe(study_file: Path) -> None:
+    """Measure for a few seconds how fast the open trials of STUDY_FILE are here, or on RAY_ADDRESS.
+
+    Each network, image size and batch is trained on noise, as many at once as the study runs at once. What is
+    found is kept in MLflow, where `transfusion plan` looks for it, on this machine and on others.
+    """
+    from study.config import load_study
+    from study.cost.command import probe_and_print
+    from study.progress import bar
+
+    study = load_study(study_file)
+    with bar("probe") as progress:
+        probe_and_print(study, progress)
 
 
 @main.command()
 @click.argument("study")
 def status(study: str) -> None:
-    """Show where STUDY stands."""
-    from study.plan import make_plan
-    from study.screens import print_plan
-    from trainables.record import RecordReader, open_store
+    """Show where STUDY stands, what is left of it, and how far off the last estimate was."""
+    from study.cost.command import print_status
+    from trainables.record import open_store
 
     store = open_store()
-    reader = RecordReader(store)
-    print_plan(make_plan(_stored_study(store, study), reader.trials()))
-    _note(reader.notices)
+    print_status(_stored_study(store, study), store)
 
 
 @main.command()
@@ -132,8 +164,10 @@ def analyze(study: str, output: Path | None, only: tuple[str, ...]) -> None:
     """
     from analysis.pipeline import analyze as make_report
     from analysis.results import Options, StudyFacts
-    from study.plan import make_plan
+    from analysis.searches import SearchFacts
+    from study.plan import read_plan
     from study.progress import bar
+    from study.search.facts import OPTUNA_FILE, search_facts, write_optuna_studies
     from study.tracking import find_study_run
     from trainables.record import RecordReader, open_store
 
@@ -141,9 +175,11 @@ def analyze(study: str, output: Path | None, only: tuple[str, ...]) -> None:
     stored = _stored_study(store, study)
     reader = RecordReader(store)
     folder = output or Path("reports") / study
-    plan = make_plan(stored, reader.trials())
+    plan = read_plan(stored, reader)
     told = list(reader.notices)
     _note([*told, *plan.warnings()])
+    # The settings that searches have tried are neither results nor missing.
+    compared = [entry for entry in plan.entries if entry.trial.setting is None]
     cache = _outcome_cache()
     with bar("analyze") as progress:
         report = make_report(
@@ -152,9 +188,11 @@ def analyze(study: str, output: Path | None, only: tuple[str, ...]) -> None:
                 name=study,
                 question=stored.question or "",
                 file=stored.text,
-                planned=plan.entries,
-                trial_ids={entry.trial_id: entry.trial.is_source for entry in plan.entries},
+                planned=compared,
+                trial_ids={entry.trial_id: entry.trial.is_source for entry in compared},
                 run_address=store.run_address(local_port=UI_PORT),
+                searches=[SearchFacts.of(search_facts(search)) for search in plan.searches],
+                optuna_file=OPTUNA_FILE if plan.searches else "",
             ),
             output=folder,
             options=Options(**stored.analysis.model_dump()),
@@ -164,6 +202,7 @@ def analyze(study: str, output: Path | None, only: tuple[str, ...]) -> None:
             cache=cache,
             progress=progress,
         )
+    write_optuna_studies(plan.searches, folder / OPTUNA_FILE)
     _note([*cache.notices, *(notice for notice in reader.notices if notice not in told)])
     if only:
         _note(["a part of an analysis is not stored with the study; analyze without --only does that"])
@@ -258,9 +297,21 @@ def ui(port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *arguments])
 
 
-def _run(study_in: Callable[[Any], Any], *, keep_failed: bool, take_over: bool) -> None:
+def _run(
+    study_in: Callable[[Any], Any],
+    *,
+    keep_failed: bool,
+    take_over: bool,
+    until: str | None,
+    max_seeds: int,
+) -> None:
     """Run the study that is found with the help of a store."""
+    from study.until import Until
+
+    condition = Until.parse(until, max_seeds=max_seeds) if until is not None else None
     with StopRequest().watching() as request:
+        from study.cost.command import keep_wall_time_of
+        from study.cost.foresight import foresee, measurements_of, shared_gpus
         from study.progress import StudyDisplay
         from study.refusal import explained
         from study.runner import run_study
@@ -269,19 +320,26 @@ def _run(study_in: Callable[[Any], Any], *, keep_failed: bool, take_over: bool) 
 
         store = open_store()
         study = study_in(store)
+        display = StudyDisplay()
         with explained():
+            if study.resources.wants_shares:
+                study = shared_gpus(study, measurements_of(store))
+            display.foresee = partial(foresee, study=study, store=store)
             outcome = run_study(
                 study,
                 store=store,
-                display=StudyDisplay(),
+                display=display,
                 keep_failed=keep_failed,
                 take_over=take_over,
+                until=condition,
                 request=request,
             )
         if outcome.taken_over_by:
             click.echo(f"{study.name} was taken over by {outcome.taken_over_by}; this process has left it")
         else:
             print_outcome(study.name, outcome)
+            if outcome.is_complete and outcome.n_ran:
+                keep_wall_time_of(display, study.name, store)
     if outcome.was_interrupted:
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(0 if outcome.is_complete else EXIT_FAILED_TRIALS)

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from study.axes import DEPTH, Axis, check_distinct, read_axis, wrong_axis_name
+from study.axes import DEPTH, Axis, check_distinct, matches, read_axis, wrong_axis_name
 from study.content import dataset_content, named_datasets
 from study.grid import check_grid
+from study.search.section import SearchSection
 from study.sections import Study, StudyFile, TrialSection
 from study.yaml_lines import Document, NotReadableError, read_yaml
 from trainables.datasets.catalog import normalize_dataset
@@ -177,6 +178,8 @@ def _study(file: StudyFile, text: str, document: Document, problems: list[Proble
         check_distinct(((value,) for value in axis.values), problems)
     depths = [axis for axis in axes if axis.name == DEPTH]
     _check_includes(file, problems)
+    if file.search is not None:
+        _check_search(file.search, [*axes, *(axis for group in groups for axis in group)], problems)
     return Study(
         name=file.name,
         question=file.question,
@@ -189,6 +192,9 @@ def _study(file: StudyFile, text: str, document: Document, problems: list[Proble
         groups=tuple(tuple(group) for group in groups if group),
         exclude=file.exclude,
         include=file.include,
+        search=file.search,
+        budget=file.budget,
+        price=file.price,
         resources=file.resources,
         checkpoints=file.checkpoints,
         failures=file.failures,
@@ -235,6 +241,22 @@ def _check_includes(file: StudyFile, problems: list[Problem]) -> None:
             wrong = wrong_axis_name(name, dotted(path))
             if wrong is not None:
                 problems.append(Problem(path, wrong))
+
+
+def _check_search(search: SearchSection, axes: list[Axis], problems: list[Problem]) -> None:
+    """Add what does not fit the axes: a field that is one, a cell to begin with that none has."""
+    by_name = {axis.name: axis for axis in axes}
+    for name in search.space.keys() & by_name.keys():
+        at_field = ("search", "space", name)
+        problems.append(Problem(at_field, f"{name} is an axis already: {dotted(by_name[name].path)}"))
+    for name, wanted in (search.warm_start.cell if search.warm_start else {}).items():
+        path = ("search", "warm_start", "cell", name)
+        if name not in by_name:
+            message = unknown_choice("search.warm_start.cell: an axis", name, by_name)
+            problems.append(Problem(path, message))
+        elif not any(matches(value, wanted) for value in by_name[name].values):
+            labels = [str(value.label) for value in by_name[name].values]
+            problems.append(Problem(path, unknown_choice(dotted(path), str(wanted), labels)))
 
 
 def _dataset(name: str, raw: dict[str, Any], problems: list[Problem]) -> DatasetSpec | None:

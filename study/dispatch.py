@@ -1,8 +1,8 @@
-"""Hands the trials of a plan to Ray Tune in the order of their lineage."""
+"""Hands trials to Ray Tune: those of the plan by their lineage, and those that are decided on meanwhile."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
@@ -10,12 +10,48 @@ from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
 
 
+class Supply(Protocol):
+    """What decides on trials while a study runs.
+
+    Attributes:
+        parent_ids: trials that it waits for.
+        given_up: reasons by the ids of what it does not want any more.
+        n_announced: how many trials it will want, as far as one can say.
+        goes_first: it is asked before trials that are ready and that nothing waits for.
+    """
+
+    @property
+    def parent_ids(self) -> frozenset[str]: ...
+    @property
+    def given_up(self) -> Mapping[str, str]: ...
+    @property
+    def n_announced(self) -> int: ...
+    @property
+    def goes_first(self) -> bool: ...
+
+    def released(self) -> list[PlanEntry]:
+        """Return trials to train some time, asked for after each end of a trial."""
+
+    def next(self, is_done: Callable[[str], bool]) -> PlanEntry | None:
+        """Return a trial to train now, asked for when a slot is free."""
+
+    def ended(self, entry: PlanEntry, status: str, metrics: Mapping[str, Any]) -> None:
+        """Take up that a trial is finished or failed."""
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of what it still wants something for."""
+
+    def parent_failed(self, parent_id: str, reason: str) -> None:
+        """Take up that a trial which others need will not come."""
+
+
 class Dispatcher(Searcher):
     """A searcher that suggests each trial once all its parents are finished.
 
-    Ready trials go out parents first, then in the order of the plan. A trial whose parent failed is not
-    run; the reason is kept in `not_run`. A worker that dies costs its trial the work since the last state,
-    not the trial; one that keeps losing its worker without getting further is given up.
+    Ready trials go out in this order: those that others need; settings of a search that were begun, then
+    those that are drawn; the rest. Among equals the longest goes first, then the order of the plan. A trial
+    whose parent failed is not run; the reason is kept in `not_run`. A worker that dies costs its trial the
+    work since the last state, not the trial; one that keeps losing it without getting further is given up.
 
     Args:
         config_of: the config of a trial, plain data.
@@ -24,12 +60,15 @@ class Dispatcher(Searcher):
         lost_workers: how often in a row a trial may lose its worker without getting further; lost nodes are
             not counted, up to `NODES_PER_TRIAL`.
         keep_failed: leave trials that failed in an earlier run as they are.
+        length_of: how long a trial and those that wait for it take, in any unit.
+        supplies: what decides on further trials.
+        why_not: says why no further trial is begun; None while trials may begin.
 
     Attributes:
-        failed: causes by trial id, of this run.
+        entries: every trial that is known by now, by its id.
+        failed: causes by trial id, of this run; settings of a search may fail, and are not among them.
         not_run: reasons by trial id.
         given_up: those of the failed whose worker was lost too often to say so itself.
-        stopped: trials that were in flight when the run was stopped.
     """
 
     def __init__(
@@ -40,29 +79,34 @@ class Dispatcher(Searcher):
         resume_step: Callable[[str], int | None],
         lost_workers: int,
         keep_failed: bool = False,
+        length_of: Callable[[PlanEntry], float] = lambda entry: 0.0,
+        supplies: Sequence[Supply] = (),
+        why_not: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__()
         self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
+        self._length_of, self._supplies, self._why_not = length_of, supplies, why_not
         self._children = plan.children
-        self._entries = {entry.trial_id: entry for entry in plan.entries}
+        self.entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
         self.not_run: dict[str, str] = {}
         self.given_up: dict[str, str] = {}
-        self.stopped: list[str] = []
+        self._done = {entry.trial_id for entry in plan.entries if entry.state == State.DONE}
         self._lost_at_step: dict[str, int] = {}
         self._in_flight: dict[str, str] = {}
+        self._pruned: set[str] = set()
         self._dying: set[str] = set()
         self._losses: dict[str, list[Loss]] = {}
-        self._rank = {trial_id: rank for rank, trial_id in enumerate(self._entries)}
-        self._waiting = {entry.trial_id for entry in plan.entries if entry.state != State.DONE}
-        self._ready: list[tuple[bool, int, str]] = []
+        self._waiting: set[str] = set()
+        self._missing: dict[str, set[str]] = {}
+        self._ready: list[tuple[int, float, int, str]] = []
+        self._rank: dict[str, int] = {}
         for entry in plan.entries:
             if keep_failed and entry.state == State.FAILED:
                 self._give_up(entry.trial_id, entry.reason)
-        self._missing = {
-            entry.trial_id: {p for p in entry.trial.parent_ids if self._entries[p].state != State.DONE}
-            for entry in plan.entries
-        }
+        for entry in plan.entries:
+            if entry.state not in (State.DONE, State.PRUNED) and not _is_failed_setting(entry):
+                self._await(entry)
         for entry in plan.entries:
             self._make_ready(entry.trial_id)
 
@@ -82,11 +126,31 @@ class Dispatcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of a ready trial, None while none is ready, FINISHED at the end."""
-        if self._ready:
-            *_, chosen = heappop(self._ready)
+        if (reason := self._why_not()) is not None:
+            return self._end(reason)
+        self._take_released()
+        chosen = self._next()
+        if chosen is not None:
             self._in_flight[trial_id] = chosen
-            return dict(self._config_of(self._entries[chosen]))
-        return None if self._waiting or self._in_flight or self._dying else Searcher.FINISHED
+            return dict(self._config_of(self.entries[chosen]))
+        if self._waiting or self._in_flight or self._dying:
+            return None
+        for supply in self._supplies:
+            self.not_run.update(supply.given_up)
+        return Searcher.FINISHED
+
+    @property
+    def n_announced(self) -> int:
+        """How many more trials the supplies will want, as far as one can say."""
+        return sum(supply.n_announced for supply in self._supplies)
+
+    def trial_of(self, tune_id: str) -> str | None:
+        """Return the trial that Tune calls by an id, while it is in flight."""
+        return self._in_flight.get(tune_id)
+
+    def pruned(self, trial_id: str) -> None:
+        """Take up that a trial in flight is stopped for now: it has not failed, and may go on later."""
+        self._pruned.add(trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -95,20 +159,52 @@ class Dispatcher(Searcher):
         done = self._in_flight.pop(trial_id, None)
         if done is None:
             return
+        status = (result or {}).get("status")
         if error:
             self._dying.add(done)  # `worker_lost` says of what
-        elif result is not None and result.get("status") == "failed":
-            self._give_up(done, result.get("cause") or "unknown cause")
-        elif result is not None and result.get("status") == "taken over":
+        elif done in self._pruned:
+            self._pruned.remove(done)
+        elif result is not None and status == "failed":
+            self._has_failed(done, result.get("cause") or "unknown cause")
+        elif status == "taken over":
             reason = "another process has begun to train it; run the study again when that has ended"
             self.not_run[done] = reason
             self._skip_children(done, reason)
-        elif result is not None and result.get("status") in ("finished", "reused"):
-            for child in self._children.get(done, []):
-                self._missing[child].discard(done)
-                self._make_ready(child)
-        else:
-            self.stopped.append(done)
+        elif result is not None and status in ("finished", "reused"):
+            self._has_finished(done, _metrics(result))
+
+    def _next(self) -> str | None:
+        """Return a trial to hand out: a ready one, or what a supply wants before the rest."""
+        is_rest = not self._ready or self._ready[0][0] == _REST
+        asked = [s for s in self._supplies if is_rest and (s.goes_first or not self._ready)]
+        for supply in asked:
+            if (entry := supply.next(self._done.__contains__)) is not None:
+                self.entries[entry.trial_id] = entry
+                return entry.trial_id
+        return heappop(self._ready)[-1] if self._ready else None
+
+    def _end(self, reason: str) -> str | None:
+        """Begin nothing more, and say so of what is left when all that runs has ended."""
+        if self._in_flight or self._dying:
+            return None
+        left = {*self._waiting, *(trial_id for *_, trial_id in self._ready)}
+        self.not_run.update(dict.fromkeys(sorted(left, key=self._rank.__getitem__), reason))
+        for supply in self._supplies:
+            self.not_run.update({**dict.fromkeys(supply.unfinished(), reason), **supply.given_up})
+        return Searcher.FINISHED
+
+    def _take_released(self) -> None:
+        for entry in (entry for supply in self._supplies for entry in supply.released()):
+            if entry.trial_id not in self.entries:
+                self._await(entry)
+                self._make_ready(entry.trial_id)
+
+    def _await(self, entry: PlanEntry) -> None:
+        self.entries[entry.trial_id] = entry
+        self._rank[entry.trial_id] = len(self._rank)
+        if entry.trial_id not in self.failed and entry.trial_id not in self.not_run:
+            self._waiting.add(entry.trial_id)
+        self._missing[entry.trial_id] = set(entry.trial.parent_ids) - self._done
 
     def _make_ready(self, trial_id: str) -> None:
         if trial_id in self._waiting and not self._missing[trial_id]:
@@ -116,8 +212,11 @@ class Dispatcher(Searcher):
             self._push(trial_id)
 
     def _push(self, trial_id: str) -> None:
-        is_leaf = trial_id not in self._children
-        heappush(self._ready, (is_leaf, self._rank[trial_id], trial_id))
+        entry = self.entries[trial_id]
+        is_needed = trial_id in self._children or any(trial_id in s.parent_ids for s in self._supplies)
+        kind = _NEEDED if is_needed else _SETTING if entry.trial.setting is not None else _REST
+        rank = self._rank.setdefault(trial_id, len(self._rank))
+        heappush(self._ready, (kind, -self._length_of(entry), rank, trial_id))
 
     def worker_lost(self, trial_id: str, loss: Loss) -> None:
         """Hand the trial out again, or give it up; of one that did not die nothing is heard here."""
@@ -141,16 +240,47 @@ class Dispatcher(Searcher):
             f"its worker was lost {len(losses)} times without getting further, the last time: {loss.cause}"
         )
         self.given_up[trial_id] = cause
-        self._give_up(trial_id, cause)
+        self._has_failed(trial_id, cause)
+
+    def _has_finished(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        self._done.add(trial_id)
+        for supply in self._supplies:
+            supply.ended(self.entries[trial_id], "finished", metrics)
+        for child in self._children.get(trial_id, []):
+            if child in self._missing:  # one that is done needs nothing
+                self._missing[child].discard(trial_id)
+                self._make_ready(child)
+
+    def _has_failed(self, trial_id: str, cause: str) -> None:
+        for supply in self._supplies:
+            supply.ended(self.entries[trial_id], "failed", {})
+        if self.entries[trial_id].trial.setting is None:
+            self._give_up(trial_id, cause)
 
     def _give_up(self, trial_id: str, cause: str) -> None:
         self.failed[trial_id] = cause
         self._waiting.discard(trial_id)
-        self._skip_children(trial_id, f"its source failed: {self._entries[trial_id].label}: {cause}")
+        reason = f"its source failed: {self.entries[trial_id].label}: {cause}"
+        self._skip_children(trial_id, reason)
 
     def _skip_children(self, trial_id: str, reason: str) -> None:
+        for supply in self._supplies:
+            supply.parent_failed(trial_id, reason)
         for child in self._children.get(trial_id, []):
-            if child in self._waiting:
-                self._waiting.remove(child)
+            if child not in self.not_run and child not in self.failed and child not in self._done:
+                self._waiting.discard(child)
                 self.not_run[child] = reason
                 self._skip_children(child, reason)
+
+
+_NEEDED, _SETTING, _REST = range(3)
+
+
+def _is_failed_setting(entry: PlanEntry) -> bool:
+    return entry.state == State.FAILED and entry.trial.setting is not None
+
+
+def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of a report, which Tune flattens at the end of a trial."""
+    flat = {key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")}
+    return {**flat, **(result.get("metrics") or {})}

@@ -4,16 +4,19 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from study.axes import DEPTH, Assignment, Scalar
+from study.axes import DEPTH, Assignment, Scalar, Value
 from study.blocks import Blocks
 from study.combinations import combinations, included, n_combinations
+from study.cost.counts import OperationCounts
+from study.cost.sharing import gpu_share
 from study.exclusion import Exclusion
+from study.search.section import SearchSection, Setting
 from study.sections import ArchitectureResources, Study
 from trainables.errors import SpecError, StudyFileError, WeightsError
-from trainables.identity import trial_id
+from trainables.identity import cell_id, trial_id
 from trainables.resolution import file_digest, n_transfused, with_seed
 from trainables.spec import TrialSpec
 from trainables.validation import Problem, dotted
@@ -27,7 +30,8 @@ class Resources:
 
     Attributes:
         cpu: cores.
-        gpu: GPUs; below 1, trials share one.
+        gpu: GPUs; below 1, trials share one. Where the file says `auto` and the memory of a GPU is not known
+            yet, a whole one.
     """
 
     cpu: float
@@ -43,6 +47,7 @@ class PlannedTrial:
         axes: the values of what the study varies, seed included; empty for a mere source.
         parent_ids: the trials it needs: whose weights it starts from, whose predictions weight its classes.
         is_source: it is there only because another trial needs it.
+        setting: what it tries, of a search; None of all others.
     """
 
     spec: TrialSpec
@@ -51,6 +56,41 @@ class PlannedTrial:
     parent_ids: tuple[str, ...]
     is_source: bool
     resources: Resources
+    setting: Setting | None = None
+
+
+@dataclass(frozen=True)
+class SearchedCell:
+    """A cell whose settings are searched.
+
+    Attributes:
+        key: its identity, whatever is tried in it.
+        base: its trial with what the file says of the fields that are searched, seed 0.
+        axes: its values, without the seed.
+        seeds: with which its best setting is trained.
+        parent_ids: the trials it needs.
+    """
+
+    key: str
+    base: TrialSpec
+    axes: Mapping[str, Scalar]
+    seeds: tuple[int, ...]
+    parent_ids: tuple[str, ...]
+    _build: Callable[[Setting], TrialSpec]
+    _plan: Callable[[TrialSpec, Mapping[str, Scalar]], PlannedTrial]
+
+    def trial_of(self, setting: Setting, *, seed: int) -> PlannedTrial:
+        """Return the trial that tries a setting.
+
+        Raises:
+            SpecError: its fields do not fit each other.
+        """
+        spec = self._build(setting).model_copy(update={"purpose": "search"})
+        return replace(self._plan(with_seed(spec, seed), {**self.axes, "seed": seed}), setting=setting)
+
+    def result_of(self, setting: Setting, seed: int) -> PlannedTrial:
+        """Return the trial that a setting is compared by."""
+        return self._plan(with_seed(self._build(setting), seed), {**self.axes, "seed": seed})
 
 
 @dataclass(frozen=True)
@@ -74,11 +114,13 @@ class Expansion:
     Attributes:
         trials: sources before the trials that start from them.
         merged: how many combinations are the same training as an earlier one.
+        searched: the cells, if their settings are searched; then `trials` has only sources.
     """
 
     trials: list[PlannedTrial] = field(default_factory=list)
     excluded: list[Excluded] = field(default_factory=list)
     merged: int = 0
+    searched: list[SearchedCell] = field(default_factory=list)
 
 
 def expand(study: Study, *, data_root: Path | None = None) -> Expansion:
@@ -91,7 +133,11 @@ def expand(study: Study, *, data_root: Path | None = None) -> Expansion:
         StudyFileError: the study was not made by `load_study` and is mistaken.
         WeightsError: a weight file without a `sha256` in the study file is missing.
     """
-    expander = _Expander(study, digest=cache(lambda file, field: _digest(file, field, data_root)))
+    memory = study.resources.gpu_memory_gb
+    share = partial(gpu_share, memory_gb=memory, counts=OperationCounts()) if memory else _whole_gpu
+    expander = _Expander(
+        study, digest=cache(lambda file, field: _digest(file, field, data_root)), share=share
+    )
     expansion = expander.run()
     if expander.problems:
         raise StudyFileError(study.name, [problem.message for problem in expander.problems])
@@ -104,9 +150,10 @@ def check_grid(study: Study) -> tuple[list[TrialSpec], list[Problem]]:
     Returns:
         The specs of its trials, and every mistake that shows when combinations are made.
     """
-    expander = _Expander(study, digest=lambda _file, _field: "0" * 64)
+    expander = _Expander(study, digest=lambda _file, _field: "0" * 64, share=_whole_gpu)
     expansion = expander.run()
-    return [trial.spec for trial in expansion.trials], expander.problems
+    specs = [trial.spec for trial in expansion.trials] + [cell.base for cell in expansion.searched]
+    return specs, expander.problems
 
 
 def _digest(file: str, field: str, data_root: Path | None) -> str:
@@ -116,12 +163,23 @@ def _digest(file: str, field: str, data_root: Path | None) -> str:
     return file_digest(Path(root) / file, field=field)
 
 
+def _whole_gpu(_spec: TrialSpec) -> float:
+    return 1.0
+
+
 class _Expander:
-    def __init__(self, study: Study, *, digest: Callable[[str, str], str]) -> None:
-        self._study = study
+    def __init__(
+        self,
+        study: Study,
+        *,
+        digest: Callable[[str, str], str],
+        share: Callable[[TrialSpec], float],
+    ) -> None:
+        self._study, self._share = study, share
         self._blocks = Blocks(study, digest=digest)
         self._exclusion = Exclusion(study)
         self._trials: dict[str, PlannedTrial] = {}
+        self._searched: dict[str, SearchedCell] = {}
         self._excluded: list[Excluded] = []
         self._n_merged = 0
         self._n_added = 0
@@ -145,7 +203,8 @@ class _Expander:
         if n_excluded and not self._n_left:
             message = f"exclude drops all {n_excluded} trainings; nothing is left to do"
             self._problems.append(Problem(("exclude",), message))
-        return Expansion(list(self._trials.values()), self._excluded, self._n_merged)
+        searched = list(self._searched.values())
+        return Expansion(list(self._trials.values()), self._excluded, self._n_merged, searched)
 
     def _cross(self) -> None:
         seen: set[str] = set()
@@ -185,9 +244,51 @@ class _Expander:
         first = self._blocks.trial(assignment)
         if first is None:
             return False
+        if self._study.search is not None:
+            return self._add_searched(self._study.search, first, assignment, axes, tuple(seeds))
         for seed in seeds:
             self._add(with_seed(first, seed), {**axes, "seed": seed})
         return True
+
+    def _add_searched(
+        self,
+        search: SearchSection,
+        first: TrialSpec,
+        assignment: Assignment,
+        axes: Mapping[str, Scalar],
+        seeds: tuple[int, ...],
+    ) -> bool:
+        """Add a cell whose settings are searched, and what it needs; return whether it is valid."""
+        if first.training.method != "gradient":
+            message = f"search is for trainings by gradient, and {first.cell_label} is none"
+            self._problems.append(Problem(("search",), message))
+            return False
+        at_ends = [
+            self._blocks.trial({**assignment, name: Value(raw, ("search", "space", name))})
+            for name, dimension in search.space.items()
+            for raw in dimension.ends
+        ]
+        key = cell_id(first)
+        self._n_merged += len(seeds) if key in self._searched else 0
+        self._n_added += key not in self._searched
+        parent_ids = self._planned(first, trial_id(first), {}, is_source=True).parent_ids
+        build = partial(self._with_setting, assignment)
+        self._searched.setdefault(
+            key, SearchedCell(key, first, axes, seeds, parent_ids, build, self._planned_result)
+        )
+        return all(spec is not None for spec in at_ends)
+
+    def _with_setting(self, assignment: Assignment, setting: Setting) -> TrialSpec:
+        values = {name: Value(raw, ("search", "space", name)) for name, raw in setting.items()}
+        n_known = len(self._blocks.problems)
+        spec = self._blocks.trial({**assignment, **values})
+        if spec is None:
+            new = list(self._blocks.problems.values())[n_known:]
+            raise SpecError("; ".join(problem.message for problem in new) or f"{dict(setting)} does not fit")
+        return spec
+
+    def _planned_result(self, spec: TrialSpec, axes: Mapping[str, Scalar]) -> PlannedTrial:
+        return self._planned(spec, trial_id(spec), axes, is_source=False)
 
     def _axes(self, assignment: Assignment) -> dict[str, Scalar]:
         """Name the values of a combination; a depth as a number of stages, whatever was written."""
@@ -222,8 +323,9 @@ class _Expander:
     def _resources(self, spec: TrialSpec) -> Resources:
         section = self._study.resources
         own = section.by_architecture.get(spec.architecture.name, ArchitectureResources())
+        gpu = section.gpu if own.gpu is None else own.gpu
         return Resources(
-            cpu=section.cpu if own.cpu is None else own.cpu, gpu=section.gpu if own.gpu is None else own.gpu
+            cpu=section.cpu if own.cpu is None else own.cpu, gpu=self._share(spec) if gpu == "auto" else gpu
         )
 
 

@@ -22,8 +22,8 @@ def apart() -> Iterator[None]:
     """Have Ray start, within the block, in sessions of its own and on the loopback interface."""
     own_session = partial(services.ConsolePopen, start_new_session=True)
     with ExitStack() as stack:
-        stack.enter_context(_replaced(services, "ConsolePopen", own_session))
-        stack.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
+        stack.enter_context(replaced(services, "ConsolePopen", own_session))
+        stack.enter_context(replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
         yield
 
 
@@ -37,7 +37,7 @@ def our_signals() -> Iterator[None]:
     if not callable(ours) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _replaced(utils, "set_sigterm_handler", lambda handler: None):
+    with replaced(utils, "set_sigterm_handler", lambda handler: None):
         try:
             yield
         finally:
@@ -45,7 +45,8 @@ def our_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a name of a module another value within the block."""
     before = getattr(module, name)
     setattr(module, name, value)
     try:

@@ -1,16 +1,22 @@
 """A study as a DAG of trials, each with what MLflow knows of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from study.config import Study
 from study.grid import Excluded, PlannedTrial, expand
+from study.search.cell import CellSearch, Tried, Trying
+from study.search.records import Histories, recorded_searches
 from trainables.identity import cell_id, flatten
 from trainables.labels import distinct_labels
-from trainables.record import TrialRecord, changed_datasets
+from trainables.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from trainables.record import RecordReader, TrialRecord  # which imports MLflow
 
 
 class State(StrEnum):
@@ -21,6 +27,7 @@ class State(StrEnum):
     FAILED = "failed"
     TO_RUN = "to run"
     WAITING = "waiting"
+    PRUNED = "pruned"
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class PlanEntry:
     """One trial of a plan.
 
     Attributes:
-        cell_label: what people call its cell; another cell of the study has another.
+        cell_label: what people call its cell, or the setting that it tries; another of the study has another.
         record: what MLflow holds of it, or None.
         reason: in words: why it failed, where it continues, what it waits for, who else ran it.
     """
@@ -36,7 +43,7 @@ class PlanEntry:
     trial: PlannedTrial
     cell_label: str
     state: State
-    record: TrialRecord | None
+    record: "TrialRecord | None"
     reason: str
 
     @property
@@ -45,7 +52,8 @@ class PlanEntry:
 
     @property
     def label(self) -> str:
-        return f"{self.cell_label} · seed {self.trial.spec.seed}"
+        is_setting = self.trial.setting is not None
+        return self.cell_label if is_setting else f"{self.cell_label} · seed {self.trial.spec.seed}"
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,15 @@ class Plan:
     Attributes:
         excluded: combinations the study file drops, with its reasons.
         n_merged: combinations that are the same training as another and are trained once.
+        searches: of the cells whose settings are searched: what will be tried is not known yet, and so in no
+            entry.
     """
 
     study: str
     entries: tuple[PlanEntry, ...]
     excluded: tuple[Excluded, ...]
     n_merged: int
+    searches: tuple[CellSearch, ...] = ()
 
     def counts(self) -> dict[State, int]:
         """Return how many trials are in each state; states without trials are left out."""
@@ -69,7 +80,12 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """Say what makes the finished trials incomparable."""
-        return changed_datasets(entry.record for entry in self.entries if entry.record is not None)
+        records = [entry.record for entry in self.entries if entry.record is not None]
+        if not records:
+            return []
+        from trainables.record import changed_datasets
+
+        return changed_datasets(records)
 
     @cached_property
     def children(self) -> dict[str, list[str]]:
@@ -81,25 +97,87 @@ class Plan:
         return children
 
 
-def make_plan(study: Study, records: Iterable[TrialRecord]) -> Plan:
+def read_plan(study: Study, reader: "RecordReader") -> Plan:
+    """Expand a study file and hold it against what a store holds."""
+    return make_plan(study, reader.trials(), histories=reader.histories)
+
+
+def make_plan(study: Study, records: "Iterable[TrialRecord]", *, histories: Histories | None = None) -> Plan:
     """Expand a study file and hold it against the records of a store.
 
     Args:
         records: of this study or any other; those the study does not name are ignored.
+        histories: gives metrics over training, by which a search stops settings early.
     """
     expansion = expand(study)
     known = {record.trial_id: record for record in records}
-    labels = _cell_labels(expansion.trials)
-    entries = tuple(
+    cells = {cell.key: cell for cell in expansion.searched}
+    labels = _cell_labels(
+        {
+            **{cell_id(trial.spec): trial.spec for trial in expansion.trials},
+            **{key: cell.base for key, cell in cells.items()},
+        }
+    )
+    entries = [
         PlanEntry(trial, labels[cell_id(trial.spec)], *_state(trial, known, study.name))
         for trial in expansion.trials
-    )
-    return Plan(study.name, entries, tuple(expansion.excluded), expansion.merged)
+    ]
+    searches: list[CellSearch] = []
+    if study.search is not None:
+        labelled = {labels[key]: cell for key, cell in cells.items()}
+        searches = recorded_searches(study.name, study.search, labelled, known.values(), histories=histories)
+        for search in searches:
+            entries += _entries_of_search(search, known, study.name)
+    entries += _added_seeds(entries, known, study.name)
+    return Plan(study.name, tuple(entries), tuple(expansion.excluded), expansion.merged, tuple(searches))
 
 
-def _cell_labels(trials: Iterable[PlannedTrial]) -> dict[str, str]:
+def _added_seeds(
+    entries: Sequence[PlanEntry], known: "Mapping[str, TrialRecord]", study: str
+) -> Iterator[PlanEntry]:
+    """Yield the seeds that were added to cells of the study while it ran, and that its file does not name."""
+    added = [record for record in known.values() if study in record.added_to]
+    planned = {entry.trial_id for entry in entries}
+    cells = {
+        cell_id(entry.trial.spec): entry
+        for entry in (entries if added else ())
+        if not entry.trial.is_source and entry.trial.setting is None
+    }
+    for record in added:
+        of_cell = cells.get(record.cell_id)
+        if of_cell is not None and record.trial_id not in planned:
+            axes = {**of_cell.trial.axes, "seed": record.spec.seed}
+            trial = replace(of_cell.trial, spec=record.spec, trial_id=record.trial_id, axes=axes)
+            yield PlanEntry(trial, of_cell.cell_label, *_state(trial, known, study))
+
+
+def setting_entry(search: CellSearch, one: Tried) -> PlanEntry:
+    """Return the entry of a setting that was just drawn."""
+    return PlanEntry(one.trial, search.label_of(one), State.TO_RUN, None, "")
+
+
+def result_entries(search: CellSearch) -> list[PlanEntry]:
+    """Return the entries of the trials that a cell is compared with, once its search is decided."""
+    return [PlanEntry(trial, search.label, State.TO_RUN, None, "") for trial in search.results()]
+
+
+def _entries_of_search(
+    search: CellSearch, known: "Mapping[str, TrialRecord]", study: str
+) -> Iterator[PlanEntry]:
+    pruned = search.pruned()
+    for one in search.tried:
+        state = _state(one.trial, known, study)
+        if one.number in pruned:
+            state = (State.PRUNED, state[1], pruned[one.number])
+        elif one.state == Trying.OPEN and state[0] == State.FAILED:
+            state = (State.TO_RUN, state[1], "all settings of its cell failed: tried once more")
+        yield PlanEntry(one.trial, search.label_of(one), *state)
+    for trial in search.results():
+        yield PlanEntry(trial, search.label, *_state(trial, known, study))
+
+
+def _cell_labels(specs: Mapping[str, TrialSpec]) -> dict[str, str]:
     """Return a label for every cell, by its id; cells of one name are told apart by what they differ in."""
-    specs = {cell_id(trial.spec): trial.spec for trial in trials}
     contents = {cell: flatten(spec) for cell, spec in specs.items()}
     for content in contents.values():
         del content["seed"]
@@ -107,8 +185,8 @@ def _cell_labels(trials: Iterable[PlannedTrial]) -> dict[str, str]:
 
 
 def _state(
-    trial: PlannedTrial, known: Mapping[str, TrialRecord], study: str
-) -> tuple[State, TrialRecord | None, str]:
+    trial: PlannedTrial, known: "Mapping[str, TrialRecord]", study: str
+) -> "tuple[State, TrialRecord | None, str]":
     """Return the state of a trial, its record, and the reason."""
     record = known.get(trial.trial_id)
     if record is not None and record.status == "finished":

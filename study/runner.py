@@ -1,7 +1,7 @@
 """Runs the open trials of a plan as one Ray Tune run, on this machine or on the cluster it belongs to."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 # First, because it sets what Ray reads when it is imported.
@@ -10,15 +10,17 @@ from study.cluster import ray_session  # isort: split
 from study.config import Study
 from study.dispatch import Dispatcher
 from study.failures import LossCallback
+from study.handout import Handout
 from study.lease import Lease, holding
 from study.patience import Patience, within
-from study.plan import Plan, State, make_plan, plan_rows
+from study.plan import Plan, State, plan_rows, read_plan
 from study.preflight import check_data, check_resources, check_store_is_shared, unused_gpus
 from study.progress import StudyDisplay
 from study.reach import store_study_file
 from study.stopping import StopRequest
 from study.tracking import StudyRun, adopt_finished, mark_failed, open_study_run
-from study.tuning import fit, trial_config, wait_until_left
+from study.tuning import fit
+from study.until import Until
 from trainables.errors import TrackingError
 from trainables.record import RecordReader, Store
 
@@ -26,7 +28,6 @@ from trainables.record import RecordReader, Store
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 END_WITHIN_S = 5.0
-STEP_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ def run_study(
     display: StudyDisplay,
     keep_failed: bool = False,
     take_over: bool = False,
+    until: Until | None = None,
     request: StopRequest | None = None,
 ) -> Outcome:
     """Run what a study still needs, and leave true statuses behind.
 
     Args:
         take_over: take the study from the driver that runs it.
+        until: cells get more seeds until this holds.
         request: to stop; the caller lets it watch for signals.
 
     Raises:
@@ -79,7 +82,7 @@ def run_study(
     request = request or StopRequest()
     run = open_study_run(store, study.name)
     with holding(run, take_over=take_over, note=display.note, on_loss=request.make) as lease:
-        drive = _Drive(study, store, display, keep_failed, request, lease)
+        drive = _Drive(study, store, display, keep_failed, until, request, lease)
         status = "FAILED"
         try:
             outcome = drive.run(run)
@@ -103,6 +106,7 @@ class _Drive:
     store: Store
     display: StudyDisplay
     keep_failed: bool
+    until: Until | None
     request: StopRequest
     lease: Lease
 
@@ -120,36 +124,27 @@ class _Drive:
         """Run the open trials, and store what became of each."""
         run.begin()
         store_study_file(run, self.study.text)
-        plan = make_plan(self.study, self.reader.trials())
+        plan = read_plan(self.study, self.reader)
         self.display.note(self.reader.notices)
         adopt_finished(self.store, plan)
-        searcher = self._searcher(plan)
-        self._run_open_trials(plan, searcher)
+        handout = Handout.of(
+            plan,
+            self.study,
+            run,
+            self.reader,
+            keep_failed=self.keep_failed,
+            until=self.until,
+            note=self.display.note,
+        )
+        self._run_open_trials(handout)
         self.request.defer()
+        searcher = handout.dispatcher
         was_interrupted = self.request.is_made
         if winner := self.lease.taken_over_by:
             return _outcome(plan, plan, searcher, was_interrupted=True, taken_over_by=str(winner))
         after = self._keep_books(run, searcher)
-        return _outcome(plan, after, searcher, was_interrupted=was_interrupted)
-
-    def _searcher(self, plan: Plan) -> Dispatcher:
-        return Dispatcher(
-            plan,
-            lambda entry: trial_config(entry, self.study, self.store),
-            resume_step=self._resume_step,
-            lost_workers=self.study.failures.lost_workers,
-            keep_failed=self.keep_failed,
-        )
-
-    def _resume_step(self, trial_id: str) -> int | None:
-        """Return where a trial would go on; None if MLflow does not say at once: all trials wait for it."""
-        steps: list[int] = []
-
-        def look() -> None:
-            record = self.reader.trial(trial_id)
-            steps.append(record.resumes_at_step if record else 0)
-
-        return steps[0] if within(STEP_WITHIN_S, look) else None
+        outcome = _outcome(plan, after, searcher, was_interrupted=was_interrupted)
+        return replace(outcome, warnings=(*outcome.warnings, *handout.warnings()))
 
     def _keep_books(self, run: StudyRun, searcher: Dispatcher) -> Plan:
         """Store what became of the trials.
@@ -161,7 +156,7 @@ class _Drive:
         def store_outcome() -> Plan:
             for trial_id, cause in searcher.given_up.items():
                 mark_failed(self.store, trial_id, cause)
-            after = make_plan(self.study, self.reader.trials())
+            after = read_plan(self.study, self.reader)
             run.log_outcome(plan_rows(after, searcher.not_run))
             return after
 
@@ -182,31 +177,37 @@ class _Drive:
         elif not within(END_WITHIN_S, lambda: run.end(status)):
             self.display.note([f"the run of the study could not be marked {status} in MLflow"])
 
-    def _run_open_trials(self, plan: Plan, searcher: Dispatcher) -> None:
+    def _run_open_trials(self, handout: Handout) -> None:
         """Run what is not done."""
-        if all(entry.state == State.DONE for entry in plan.entries):
+        plan = handout.plan
+        if handout.is_empty:
             return
         check_data(plan)
-        with ray_session(), self.display.showing(plan, searcher):
+        with ray_session(), self.display.showing(plan, handout.dispatcher):
             check_resources(plan)
             check_store_is_shared(self.store)
             self.display.note(unused_gpus(plan))
             self.request.defer()
             if self.request.is_made:
                 return  # taken over while Ray started
-            self._train(searcher)
+            self._train(handout)
+            handout.end()
 
-    def _train(self, searcher: Dispatcher) -> None:
+    def _train(self, handout: Handout) -> None:
+        searcher = handout.dispatcher
         try:
             fit(
                 searcher,
                 slots=self.study.slots,
                 request=self.request,
-                callbacks=[LossCallback(searcher, self.display), self.display.tune_callback()],
+                callbacks=[
+                    LossCallback(searcher, self.display),
+                    self.display.tune_callback(),
+                    *handout.callbacks,
+                ],
                 note=self.display.note,
+                ends_early=handout.ends_early,
             )
-            if self.request.is_made:
-                wait_until_left(searcher, self.reader)
         except KeyboardInterrupt:
             note = (
                 "left at once: trials in flight were cut off; they go on from their last states when it "
@@ -228,6 +229,8 @@ def _outcome(
     plan: Plan, after: Plan, searcher: Dispatcher, *, was_interrupted: bool, taken_over_by: str = ""
 ) -> Outcome:
     labels = {entry.trial_id: entry.label for entry in after.entries}
+    labels |= {search.cell.key: search.label for search in after.searches}
+    labels |= {trial_id: entry.label for trial_id, entry in searcher.entries.items()}
     n_reused = plan.counts().get(State.DONE, 0)
     return Outcome(
         failed=tuple((labels[trial_id], cause) for trial_id, cause in searcher.failed.items()),

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from study.axes import Axis
+from study.search.section import SearchSection
 from study.yaml_lines import Document
 from trainables.architectures.catalog import ARCHITECTURES
 from trainables.datasets.spec import DataPath
@@ -64,7 +65,7 @@ def _whole_above_one(gpu: float) -> float:
     return gpu
 
 
-Gpus = Annotated[NonNegative, AfterValidator(_whole_above_one)]
+Gpus = Annotated[NonNegative, AfterValidator(_whole_above_one)] | Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -87,9 +88,10 @@ class ResourcesSection(SpecModel):
 
     Attributes:
         cpu: cores; below 1, trials share a core.
-        gpu: GPUs; a fraction lets trials share one.
+        gpu: GPUs; a fraction lets trials share one, `auto` chooses it by the memory that a trial needs.
         slots: how many trials may run at once; None leaves it to the resources.
         by_architecture: exceptions.
+        gpu_memory_gb: of one GPU, 10^9 bytes, for `auto`; None takes what a record or a probe says.
     """
 
     cpu: Positive = 1.0
@@ -98,6 +100,47 @@ class ResourcesSection(SpecModel):
     by_architecture: Annotated[dict[str, ArchitectureResources], AfterValidator(_known_architectures)] = (
         Field(default_factory=dict)
     )
+    gpu_memory_gb: Positive | None = None
+
+    @property
+    def wants_shares(self) -> bool:
+        """Whether GPUs are to be shared by a memory that the file does not say."""
+        is_wanted = "auto" in (self.gpu, *(own.gpu for own in self.by_architecture.values()))
+        return is_wanted and self.gpu_memory_gb is None
+
+
+class PriceSection(SpecModel):
+    """What machines cost, for the estimate of `transfusion plan`. None is left out of the sum."""
+
+    gpu_hour: NonNegative | None = None
+    cpu_hour: NonNegative | None = None
+    currency: Annotated[str, Field(min_length=1, max_length=10)] = "USD"
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any price."""
+        return self.gpu_hour is not None or self.cpu_hour is not None
+
+    def of(self, *, gpu_hours: float, cpu_hours: float) -> float:
+        """Return what such a use costs."""
+        return gpu_hours * (self.gpu_hour or 0.0) + cpu_hours * (self.cpu_hour or 0.0)
+
+
+class BudgetSection(SpecModel):
+    """What a study may use, all its runs together; then no new trial is begun. None is no limit.
+
+    Attributes:
+        gpu_hours: hours that trials hold × their GPUs.
+        cpu_hours: hours that trials hold × their cores.
+    """
+
+    gpu_hours: Positive | None = None
+    cpu_hours: Positive | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any limit."""
+        return self.gpu_hours is not None or self.cpu_hours is not None
 
 
 class AnalysisSection(SpecModel):
@@ -214,6 +257,9 @@ class StudyFile(SpecModel):
     zip: Annotated[tuple[dict[str, Any], ...], ListAsTuple] = ()
     exclude: Annotated[tuple[Exclude, ...], ListAsTuple] = ()
     include: Annotated[tuple[Include, ...], ListAsTuple] = ()
+    search: SearchSection | None = None
+    budget: BudgetSection = BudgetSection()
+    price: PriceSection = PriceSection()
     resources: ResourcesSection = ResourcesSection()
     checkpoints: CheckpointOptions = CheckpointOptions()
     failures: FailureOptions = FailureOptions()
@@ -245,6 +291,9 @@ class Study:
     groups: tuple[tuple[Axis, ...], ...]
     exclude: tuple[Exclude, ...]
     include: tuple[Include, ...]
+    search: SearchSection | None
+    budget: BudgetSection
+    price: PriceSection
     resources: ResourcesSection
     checkpoints: CheckpointOptions
     failures: FailureOptions

@@ -2,24 +2,30 @@
 
 import os
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune import tune as tune_module
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 
 from study.config import Study
 from study.dispatch import Dispatcher
+from study.extent import published_sizes, training_images
+from study.local_ray import replaced
 from study.plan import PlanEntry
+from study.search.pruning import Rungs
 from study.stopping import StopRequest
-from trainables.errors import TrackingError
-from trainables.record import RecordReader, Store
+from trainables.record import Store
 from trainables.spec import RunOptions
 from trainables.tune_trainable import TransfusionTrainable
 
-LEAVE_WITHIN_S = 30.0
+# As long as a trial itself waits for MLflow when it is told to leave (`trainables.record.writer`).
+LEAVE_WITHIN_S = 60.0
+# Of a training whose length only the data tell.
+MOST_IMAGES = 10**12
 
 # Tune would hand AWS's keys to its workers in a way that Ray writes to its logs. Workers of this machine
 # inherit them, other nodes have their own.
@@ -28,15 +34,22 @@ class_cache.ENV_VARS_TO_PROPAGATE = frozenset(
 )
 
 
-def trial_config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]:
-    """Return what a worker is told of its trial, plain data."""
+def trial_config(
+    entry: PlanEntry, study: Study, store: Store, marks: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what a worker is told of its trial, plain data.
+
+    Args:
+        marks: tags that say what the trial is to its study.
+    """
     # Another study may start from any trial of this one, so these two are always there.
     keep = {*study.options.keep, "best", "final"}
     resources = entry.trial.resources
     options = study.options.model_copy(
         update={
             "threads": max(1, int(resources.cpu)),
-            "keep": tuple(sorted(keep)),
+            "keep": tuple(sorted(keep)) if entry.trial.setting is None else (),
+            "rungs": _rungs(entry, study),
             # Ray does not hide the GPUs of a machine from a trial that asked for none.
             "device": "auto" if resources.gpu else "cpu",
         }
@@ -48,9 +61,18 @@ def trial_config(entry: PlanEntry, study: Study, store: Store) -> dict[str, Any]
         "tracking_uri": store.display_uri,  # Ray writes it to its logs
         "experiment": store.experiment,
         "study": study.name,
+        "marks": dict(marks or {}),
         "cpu": resources.cpu,
         "gpu": resources.gpu,
     }
+
+
+def _rungs(entry: PlanEntry, study: Study) -> tuple[int, ...]:
+    """Return where a setting of a search is looked at, in images seen."""
+    if study.search is None or entry.trial.setting is None:
+        return ()
+    rungs, spec = Rungs(study.search.pruning, rises=True), entry.trial.spec
+    return tuple(rungs.up_to(training_images(spec, published_sizes(spec.dataset)) or MOST_IMAGES))
 
 
 def fit(
@@ -60,8 +82,13 @@ def fit(
     request: StopRequest,
     callbacks: Sequence[tune.Callback],
     note: Callable[[list[str]], None],
+    ends_early: Callable[[str, dict[str, Any]], bool] = lambda tune_id, result: False,
 ) -> None:
-    """Run Tune to the end, or until a stop is asked for."""
+    """Run Tune to the end, or until a stop is asked for.
+
+    Args:
+        ends_early: asked of every report, by Tune's id of the trial, whether to stop the trial there.
+    """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_n_pending())
     with tempfile.TemporaryDirectory(prefix="transfusion-tune-") as folder:
         tuner = tune.Tuner(
@@ -75,28 +102,24 @@ def fit(
                 name="study",
                 storage_path=folder,
                 verbose=0,
-                stop=_Stopper(request, note),
+                stop=_Stopper(request, note, ends_early),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=list(callbacks),
             ),
         )
-        tuner.fit()
+        with replaced(tune_module, "TuneController", _PatientController):
+            tuner.fit()
 
 
-def wait_until_left(searcher: Dispatcher, reader: RecordReader) -> None:
-    """Wait for the trials in flight to commit their states: shutting Ray down would kill them in it."""
-    deadline = time.monotonic() + LEAVE_WITHIN_S
-    for trial_id in searcher.stopped:
-        while time.monotonic() < deadline and _is_running(trial_id, reader):
-            time.sleep(0.2)
+class _PatientController(TuneController):
+    """Ends once all trials in flight have left, and gives them longer than Tune's ten seconds to commit.
 
+    Tune has no public setting for it; a test sees to it that the private one still means that.
+    """
 
-def _is_running(trial_id: str, reader: RecordReader) -> bool:
-    try:
-        record = reader.trial(trial_id)
-    except TrackingError:
-        return True  # for all one knows
-    return record is not None and record.status == "running"
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._actor_force_cleanup_timeout = int(LEAVE_WITHIN_S)
 
 
 def _n_pending() -> int:
@@ -105,16 +128,22 @@ def _n_pending() -> int:
 
 
 class _Stopper(tune.Stopper):
-    """Ends the run when a stop was asked for: trials in flight commit a state and leave."""
+    """Ends the run when a stop was asked for, or a trial that does not go on; both commit their states."""
 
-    def __init__(self, request: StopRequest, note: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self,
+        request: StopRequest,
+        note: Callable[[list[str]], None],
+        ends_early: Callable[[str, dict[str, Any]], bool],
+    ) -> None:
         self._request, self._note, self._is_told = request, note, False
+        self._ends_early = ends_early
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it for a restore that never comes
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return self._ends_early(trial_id, result)
 
     def stop_all(self) -> bool:
         if self._request.is_made and not self._is_told:

@@ -1,5 +1,6 @@
 """What several test files need: an empty MLflow store in no time, and specs of tiny trials."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import torch
 from trainables.record import Store, open_store
 from trainables.resolution import resolve
 from trainables.spec import TrialSpec, parse_trial
+
+# Ray's workers would starve beside the tests of the other cores: it gives them the lowest priority but four.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Files that take longest, the longest first: begun last, they would be what one core waits for.
 LONG_FILES = (

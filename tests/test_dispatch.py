@@ -22,6 +22,7 @@ def entry(number: int, *parents: int, state: State = State.TO_RUN) -> PlanEntry:
         trial_id=f"t{number}",
         parent_ids=tuple(f"t{parent}" for parent in parents),
         spec=SimpleNamespace(seed=number),
+        setting=None,
     )
     return PlanEntry(trial, "cell", state, None, "")
 
@@ -194,5 +195,27 @@ def test_a_trial_stopped_by_a_signal_is_neither_done_nor_failed() -> None:
     searcher = make_searcher(entry(0), entry(1, 0))
     suggest(searcher, "a")
     searcher.on_trial_complete(trial_id="a", result={"status": "running"})
-    assert searcher.stopped == ["t0"]
+    assert suggest(searcher, "b") is None, "its child has not become ready"
     assert not searcher.failed
+    assert not searcher.not_run
+
+
+def test_among_equals_the_longest_goes_first_and_parents_before_all() -> None:
+    entries = [entry(0), entry(1), entry(2), entry(3, 2), entry(4)]
+    lengths = {"t0": 1.0, "t1": 5.0, "t2": 0.5, "t3": 0.5, "t4": 5.0}
+    searcher = Dispatcher(
+        Plan("s", tuple(entries), (), 0),
+        lambda chosen: {"trial_id": chosen.trial_id},
+        resume_step=lambda _: 0,
+        lost_workers=0,
+        length_of=lambda chosen: lengths[chosen.trial_id],
+    )
+    order = [suggest(searcher, str(number)) for number in range(4)]
+    assert order == ["t2", "t1", "t4", "t0"]
+
+
+def test_a_parent_that_is_trained_again_does_not_touch_a_child_that_is_done() -> None:
+    searcher = make_searcher(entry(0), entry(1, 0, state=State.DONE))
+    assert suggest(searcher, "a") == "t0"
+    searcher.on_trial_complete("a", {"status": "finished"})
+    assert suggest(searcher, "b") == "FINISHED"

@@ -3,6 +3,8 @@
 import itertools
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from trainables.errors import CheckpointError, DataError, StaleAttemptError, Tra
 from trainables.identity import trial_id
 from trainables.record import RecordReader, Store, TrialWriter, default_tracking_uri, open_store
 from trainables.record.environment import Environment, describe_environment
+from trainables.record.store import Artifacts
 
 ENVIRONMENT = Environment({"host": "here"}, {"packages": {}})
 WEIGHTS = {"w": torch.arange(4.0)}
@@ -208,6 +211,55 @@ def test_a_damaged_checkpoint_is_named_and_never_used(store: Store, damage: str)
         reader.weights(reader.trials()[0], "final")
     resumed = open_writer(store)
     assert resumed.load_state() is None
+    assert "the resumable state is damaged, beginning anew" in resumed.notices[0]
+
+
+@contextmanager
+def cut_short(n_downloads: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Artifacts of which the first downloads end early without an error, as through some proxies."""
+    whole, seen = Artifacts.download, []
+
+    def download(artifacts: Artifacts, path: str, folder: str) -> Path:
+        file = whole(artifacts, path, folder)
+        seen.append(path)
+        if len(seen) <= n_downloads:
+            copy = file.with_name("copy")
+            copy.write_bytes(file.read_bytes()[:-5])  # the store is a folder: its own file stays whole
+            return copy
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifacts, "download", download)
+        yield seen
+
+
+def test_a_download_that_was_cut_short_once_costs_neither_a_state_nor_a_checkpoint(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer(store)
+    writer.commit_checkpoints({"final": WEIGHTS}, {"final": 12})
+    writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    writer.drain()
+    resumed = open_writer(store)
+    with cut_short(1, monkeypatch) as seen:
+        state = resumed.load_state()
+    assert state is not None
+    assert (state.facts["step"], len(seen), resumed.notices) == (3, 2, [])
+    reader = RecordReader(store)
+    with cut_short(1, monkeypatch):
+        assert reader.weights(reader.trials()[0], "final").keys() == WEIGHTS.keys()
+
+
+def test_a_download_that_is_cut_short_every_time_is_called_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer(store)
+    writer.commit_state(Contents(WEIGHTS, {"step": 3}))
+    writer.drain()
+    resumed = open_writer(store)
+    with cut_short(2, monkeypatch) as seen:
+        assert resumed.load_state() is None
+    assert len(seen) == 2
     assert "the resumable state is damaged, beginning anew" in resumed.notices[0]
 
 

@@ -1,10 +1,13 @@
 """What is checked before a worker starts, and what a worker is told."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from ray.tune.execution.tune_controller import TuneController
 
+from study import tuning
 from study.cli import main
 from study.cluster import ray_session
 from study.config import parse_study
@@ -133,3 +136,10 @@ def test_a_cluster_that_cannot_be_joined_is_named(monkeypatch: pytest.MonkeyPatc
     words = r"cannot join the Ray cluster at RAY_ADDRESS=10.0.0.1:6379: .*same RAY_AUTH_MODE; or unset"
     with pytest.raises(UserError, match=words), ray_session():
         pass
+
+
+def test_the_ten_seconds_that_tune_gives_a_stopped_trial_can_still_be_replaced() -> None:
+    source = inspect.getsource(TuneController)
+    assert "self._actor_force_cleanup_timeout: int = 10" in source
+    assert "times[0][0] < self._actor_force_cleanup_timeout" in source
+    assert tuning.tune_module.TuneController is TuneController

@@ -3,18 +3,22 @@
 import gc
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from trainables.checkpoints import Contents
+from trainables.datasets.loading import Dataset
+from trainables.errors import CheckpointError
 from trainables.predictions import record_predictions
 from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, Status
 from trainables.record import TrialWriter, names
+from trainables.record.circumstances import Spent
+from trainables.restoring import restore
 from trainables.schedules import evaluation_steps
 from trainables.spec import EvaluationSpec, RunOptions, TrialSpec
-from trainables.starting_point import cached_dataset, importance_weights, initial_network
+from trainables.starting_point import SampleWeights, cached_dataset, importance_weights, initial_network
 from trainables.training import Training
 
 
@@ -24,7 +28,7 @@ class GradientTrial:
     def __init__(self, spec: TrialSpec, record: TrialWriter, options: RunOptions) -> None:
         self.spec, self.record, self.options = spec, record, options
         self.training: Training | None = None
-        self.test_metrics: Mapping[str, float] = {}
+        self.end_metrics: Mapping[str, float] = {}
         self._clock = ReportClock()
         self._last_state = time.monotonic()
         self._passed_step = -1
@@ -40,22 +44,33 @@ class GradientTrial:
         weights = importance_weights(self.spec, dataset, store=store, data_root=data_root, device=device)
         if weights is not None:
             self.record.log_metrics(weights.facts, step=0)
-        network = initial_network(self.spec, dataset, store=store, data_root=data_root)
-        network.module.to(device)
-        self.training = Training(
+        self.training = self._begin(dataset, weights)
+        self._passed_step = -1
+        if state := self.record.load_state():
+            self._take_up(state, dataset, weights)
+        if self._micro_batch_size is not None:
+            self.training.micro_batch_size = self._micro_batch_size
+
+    def _begin(self, dataset: Dataset, weights: SampleWeights | None) -> Training:
+        network = initial_network(self.spec, dataset, store=self.record.store, data_root=self._data_root)
+        network.module.to(self._device)
+        return Training(
             network,
             dataset,
             self.spec.training,
             seed=self.spec.seed,
-            device=device,
+            device=self._device,
             sample_weights=weights.of_images if weights is not None else None,
         )
-        self._passed_step = -1
-        if state := self.record.load_state():
-            self.training.restore_state(state)
-            self._passed_step = self.training.step
-        if self._micro_batch_size is not None:
-            self.training.micro_batch_size = self._micro_batch_size
+
+    def _take_up(self, state: Contents, dataset: Dataset, weights: SampleWeights | None) -> None:
+        """Go on from a state; from one that does not fit the trial would fail at every start."""
+        try:
+            restore(self._training(), state)
+        except CheckpointError as error:
+            self.record.give_up_state(f"the resumable state does not fit, beginning anew: {error}")
+            self.training = self._begin(dataset, weights)
+        self._passed_step = self._training().step if self.record.state is not None else -1
 
     def train(self) -> Iterator[Progress]:
         """Train to the end, with smaller micro-batches from the newest state on if the GPU is too small.
@@ -98,6 +113,7 @@ class GradientTrial:
         training = self._training()
         evaluations = evaluation_steps(self.spec.training.evaluation, training.total_steps)
         series = self._series(training.total_steps)
+        rungs = self._rung_steps(evaluations, training)
         for step in sorted({*evaluations, *series}):
             if step <= self._passed_step:
                 continue
@@ -121,14 +137,22 @@ class GradientTrial:
                 self.record.log_metrics(metrics, step=step)
             self._passed_step = step
             self._is_between_steps = True
-            if self.options.state_every_s == 0 or self._is_state_due():
+            if step in rungs or self.options.state_every_s == 0 or self._is_state_due():
                 yield from self._commit_state()
-            if self._clock.is_allowed():
+            if step in rungs or self._clock.is_allowed():
                 yield self.progress("running", metrics=metrics)
 
     def conclude(self) -> None:
-        """Commit the final and the best weights, and score the test split with the best."""
+        """Commit the final and the best weights, and score the test split with the best.
+
+        Of a trial of a search nothing is kept but how good its best weights were on the validation split.
+        """
         self._is_between_steps = False
+        if self.spec.purpose == "search":
+            self.end_metrics = self._facts()
+            self.record.log_metrics(self.end_metrics, step=self._training().step)
+            self.record.log_tag(names.SPENT, self._spent().to_tag())
+            return
         training, module = self._training(), self._training().network.module
         final = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         weights = {"final": final, "best": training.selection.weights}
@@ -136,16 +160,15 @@ class GradientTrial:
         module.load_state_dict(training.selection.weights)
         dataset = training.dataset
         test = training.measure(dataset.test)
-        self.test_metrics = {
-            "best_step": float(training.selection.step),
-            "n_params": float(sum(p.numel() for p in module.parameters())),
-            "n_trainable_params": float(sum(p.numel() for p in module.parameters() if p.requires_grad)),
+        self.end_metrics = {
+            **self._facts(),
             "test_loss": test.metrics["loss"],
             **record_predictions(
                 self.record, dataset, val_scores=training.predict(dataset.val), test_scores=test.scores
             ),
         }
-        self.record.log_metrics(self.test_metrics, step=training.step)
+        self.record.log_metrics(self.end_metrics, step=training.step)
+        self.record.log_tag(names.SPENT, self._spent().to_tag())
         # One write holds the test scores and the weights they belong to.
         self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
 
@@ -163,8 +186,41 @@ class GradientTrial:
         self._clock.restart()
         step, total = (self.training.step, self.training.total_steps) if self.training else (0, 0)
         if status == "finished":
-            metrics = self.test_metrics
+            metrics = self.end_metrics
         return Progress(step, total, status, metrics or {}, cause, tuple(self.record.notices))
+
+    def _spent(self) -> Spent:
+        training, dataset = self._training(), self._training().dataset
+        return Spent(
+            images_trained=training.images_trained,
+            training_s=training.training_seconds,
+            images_scored=training.images_scored,
+            scoring_s=training.scoring_seconds,
+            n_train=len(dataset.train.labels),
+            n_val=len(dataset.val.labels),
+            n_test=len(dataset.test.labels),
+            micro_batch=training.micro_batch_size,
+            threads=self.options.threads,
+        )
+
+    def _facts(self) -> dict[str, float]:
+        """Return what is known at the end without the test split."""
+        selection, parameters = self._training().selection, [*self._training().network.module.parameters()]
+        best = {f"best_{selection.metric}": selection.value} if self.spec.purpose == "search" else {}
+        return {
+            **best,
+            "best_step": float(selection.step),
+            "n_params": float(sum(p.numel() for p in parameters)),
+            "n_trainable_params": float(sum(p.numel() for p in parameters if p.requires_grad)),
+        }
+
+    def _rung_steps(self, evaluations: Iterable[int], training: Training) -> frozenset[int]:
+        """Return the first evaluation at or after each rung, but not the last of all."""
+        first = {
+            next((step for step in evaluations if step * training.batch_size >= rung), training.total_steps)
+            for rung in self.options.rungs
+        }
+        return frozenset(first - {training.total_steps})
 
     def _training(self) -> Training:
         assert self.training is not None, "prepare() comes first"

@@ -12,7 +12,7 @@ from trainables.spec import TrialSpec
 
 def canonical(spec: TrialSpec) -> dict[str, Any]:
     """Return the content that is hashed, of a resolved spec: every field written out, files by digest."""
-    content = spec.model_dump(mode="json")
+    content = _written(spec)
     _by_digest(content["dataset"])
     source = content["init"]["source"]
     if source is not None:
@@ -22,6 +22,14 @@ def canonical(spec: TrialSpec) -> dict[str, Any]:
     if spec.importance is not None:
         content["importance"]["classifier"] = canonical(spec.importance.classifier)
         _by_digest(content["importance"]["target"])
+    return content
+
+
+def _written(spec: TrialSpec) -> dict[str, Any]:
+    """Return every field; a trial of no special purpose has the identity it had before there were others."""
+    content = spec.model_dump(mode="json")
+    if spec.purpose == "result":
+        del content["purpose"]
     return content
 
 
@@ -61,7 +69,7 @@ def flatten(spec: TrialSpec) -> dict[str, Any]:
         elif value is not None:
             flat[prefix] = ",".join(map(str, value)) if isinstance(value, list) else value
 
-    content = spec.model_dump(mode="json")
+    content = _written(spec)
     content["training"]["trainable"] = spec.training.trainable.label
     if isinstance(content["dataset"]["superclasses"], dict):
         content["dataset"]["superclasses"] = " ".join(content["dataset"]["superclasses"])

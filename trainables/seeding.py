@@ -8,8 +8,10 @@ their head and their batch order whatever their initialization.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # takes seconds, which a plan would have to wait for
 
 
 def derive_seed(seed: int, *names: object) -> int:
@@ -18,14 +20,18 @@ def derive_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(seed: int, *names: object) -> torch.Generator:
+def generator(seed: int, *names: object) -> "torch.Generator":
     """Return a CPU generator for one use."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 @contextmanager
 def seeded(seed: int, *names: object) -> Iterator[None]:
     """Seed torch's global generators for one use, and give them back as they were."""
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, *names))
         yield

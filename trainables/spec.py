@@ -345,7 +345,12 @@ class ImportanceSpec(SpecModel):
 
 
 class TrialSpec(SpecModel):
-    """One training: one network, one initialization, one dataset, one seed."""
+    """One training: one network, one initialization, one dataset, one seed.
+
+    Attributes:
+        purpose: a trial of a `search` compares settings: it is scored on the validation split alone, and no
+            weights are kept of it.
+    """
 
     spec_version: Annotated[Literal[2], WholeNumber] = SPEC_VERSION
     architecture: Annotated[ArchitectureSpec, named("name")]
@@ -353,6 +358,7 @@ class TrialSpec(SpecModel):
     dataset: DatasetSpec
     importance: ImportanceSpec | None = None
     training: TrainingSpec
+    purpose: Literal["result", "search"] = "result"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @property
@@ -370,6 +376,8 @@ class TrialSpec(SpecModel):
             parts.append("linear probe")
         elif not self.training.trainable.is_all:
             parts.append(f"trains {self.training.trainable.label}")
+        if self.purpose == "search":
+            parts.append("search")
         return " · ".join(parts)
 
     @property
@@ -447,11 +455,14 @@ class RunOptions(CheckpointOptions):
     Attributes:
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
+        rungs: images seen; the first evaluation at or after each is reported at once, its state committed,
+            so that whoever waits can end the trial there.
         failures: what is done about what goes wrong.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    rungs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ListAsTuple] = ()
     failures: FailureOptions = FailureOptions()
 
 

@@ -1,7 +1,7 @@
 """One trial from its first step to its record. Runs without Ray."""
 
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -52,12 +52,16 @@ def run_trial(
     options: RunOptions,
     data_root: Path | None,
     study: str | None = None,
+    marks: Mapping[str, str] | None = None,
 ) -> Generator[Progress, None, None]:
     """Train a resolved spec and keep its record, yielding every few seconds and at evaluations.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
     Closing the iterator commits a state and marks the run killed, so that it can go on later. A SIGTERM to a
     worker of Ray, which may strike in the middle of a step, only marks it.
+
+    Args:
+        marks: tags that say what the trial is to its study.
 
     Raises:
         TrackingError: MLflow cannot be used; the trial is as good as its last state.
@@ -66,7 +70,9 @@ def run_trial(
     torch.set_num_threads(options.threads)
     device = _device(options)
     environment = describe_environment(device)
-    record = TrialWriter.open(store, spec, study=study, environment=environment, failures=options.failures)
+    record = TrialWriter.open(
+        store, spec, study=study, environment=environment, failures=options.failures, marks=marks
+    )
     if record.is_finished:
         yield Progress(0, 0, "reused")
         return

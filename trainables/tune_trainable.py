@@ -31,7 +31,8 @@ class TransfusionTrainable(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin the next trial in the same process."""
+        """Begin the next trial in the same process, after the last one has left if it was ended early."""
+        self._progress.close()
         self._begin(new_config)
         return True
 
@@ -52,4 +53,5 @@ class TransfusionTrainable(tune.Trainable):
             options=RunOptions.model_validate_json(config["options"]),
             data_root=Path(root) if root else None,
             study=config["study"],
+            marks=config["marks"],
         )

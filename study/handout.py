@@ -1,0 +1,161 @@
+"""Everything that decides which trial goes next in one run of a study, put together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from study.budget import Budget, BudgetCallback, Use
+from study.config import Study
+from study.cost.counts import OperationCounts
+from study.cost.foresight import expect, measurements_of
+from study.cost.priorities import priorities
+from study.dispatch import Dispatcher, Supply
+from study.patience import within
+from study.plan import Plan, PlanEntry, State
+from study.search.judge import Judge
+from study.search.live import LiveSearches
+from study.tracking import StudyRun, mark_pruned
+from study.tuning import trial_config
+from study.until import MoreSeeds, Until
+from trainables.record import RecordReader, Store, names
+
+# What is asked while Tune's loop waits.
+ASK_WITHIN_S = 5.0
+TELL_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """Short questions to MLflow, and notes for it, from inside Tune's loop: all trials wait for them."""
+
+    store: Store
+    reader: RecordReader
+
+    def resume_step(self, trial_id: str) -> int | None:
+        """Return where a trial would go on; None if MLflow does not say at once."""
+        steps: list[int] = []
+
+        def look() -> None:
+            record = self.reader.trial(trial_id)
+            steps.append(record.resumes_at_step if record else 0)
+
+        return steps[0] if within(ASK_WITHIN_S, look) else None
+
+    def metrics(self, trial_id: str) -> Mapping[str, float]:
+        """Return the metrics in a trial's record; none if MLflow does not say at once."""
+        found: list[Mapping[str, float]] = []
+
+        def look() -> None:
+            record = self.reader.trial(trial_id)
+            found.append(record.metrics if record else {})
+
+        return found[0] if within(ASK_WITHIN_S, look) else {}
+
+    def note_pruned(self, trial_id: str, why: str) -> None:
+        """Mark a trial for people; whether it goes on is decided from the records anew each time."""
+        within(TELL_WITHIN_S, lambda: mark_pruned(self.store, trial_id, why))
+
+
+@dataclass(frozen=True)
+class Handout:
+    """What one run of a study hands out. Made by `Handout.of`.
+
+    Attributes:
+        dispatcher: for Tune.
+        callbacks: for Tune, too.
+        ends_early: says of every report, by Tune's id of the trial, whether the trial ends there.
+    """
+
+    plan: Plan
+    dispatcher: Dispatcher
+    callbacks: tuple[tune.Callback, ...]
+    ends_early: Callable[[str, dict[str, Any]], bool]
+    _searches: LiveSearches
+    _more_seeds: MoreSeeds | None
+    _budget: Budget
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        study: Study,
+        run: StudyRun,
+        reader: RecordReader,
+        *,
+        keep_failed: bool,
+        until: Until | None,
+        note: Callable[[list[str]], None],
+    ) -> "Handout":
+        """Put together what decides on the trials of a plan.
+
+        Args:
+            until: the condition under which cells get more seeds.
+            note: shows a line to people.
+
+        Raises:
+            TrackingError: what was used before cannot be read.
+        """
+        archive = _Archive(run.store, reader)
+        searches = LiveSearches(plan, archive.metrics)
+        more_seeds = MoreSeeds(plan, until, archive.metrics) if until is not None else None
+        supplies: list[LiveSearches | MoreSeeds] = [searches, *([more_seeds] if more_seeds else [])]
+        used = Use.parse(run.tag(names.USED)) if study.budget.is_given else Use()
+        budget = Budget(study.budget, used, lambda now: _keep(run, now))
+
+        def config_of(entry: PlanEntry) -> dict[str, Any]:
+            marks = {k: v for supply in supplies for k, v in supply.marks(entry.trial_id).items()}
+            return trial_config(entry, study, run.store, marks)
+
+        lengths = _lengths(plan, study, run.store)
+        told: list[Supply] = [*supplies]
+        dispatcher = Dispatcher(
+            plan,
+            config_of,
+            resume_step=archive.resume_step,
+            lost_workers=study.failures.lost_workers,
+            keep_failed=keep_failed,
+            length_of=lambda entry: lengths.get(entry.trial_id, 0.0),
+            supplies=told,
+            why_not=budget.why_not,
+        )
+
+        def tell(label: str, trial_id: str, why: str) -> None:
+            note([f"{label} is stopped: {why}"])
+            archive.note_pruned(trial_id, why)
+
+        judge = Judge(searches, dispatcher, tell)
+        callbacks = (
+            (BudgetCallback(budget, lambda trial_id: dispatcher.entries[trial_id].trial.resources),)
+            if study.budget.is_given
+            else ()
+        )
+        return cls(plan, dispatcher, callbacks, judge.ends_early, searches, more_seeds, budget)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        is_settled = all(entry.state in (State.DONE, State.PRUNED) for entry in self.plan.entries)
+        return is_settled and self._searches.is_over and not (self._more_seeds and self._more_seeds.is_wanted)
+
+    def end(self) -> None:
+        """Store what was used."""
+        if self._budget.section.is_given:
+            self._budget.keep(self._budget.now())
+
+    def warnings(self) -> list[str]:
+        """Say what could not be reached."""
+        return self._more_seeds.still_wide() if self._more_seeds else []
+
+
+def _lengths(plan: Plan, study: Study, store: Store) -> Mapping[str, float]:
+    """Return how long each trial and those that wait for it take, in seconds where these are known."""
+    if all(entry.state == State.DONE for entry in plan.entries):
+        return {}
+    measured = measurements_of(store)
+    return priorities(plan, expect(plan, study, measured, counts=OperationCounts()))
+
+
+def _keep(run: StudyRun, used: Use) -> None:
+    within(TELL_WITHIN_S, lambda: run.set_tag(names.USED, used.text()))

@@ -1,0 +1,1 @@
+"""Search inside a cell: which settings it tries, which of them go on, and with which it is compared."""

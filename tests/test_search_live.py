@@ -1,0 +1,256 @@
+"""Searches while they run, against a simulated Tune and a simulated store, killed at any moment."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.tune.search import Searcher
+
+from study.dispatch import Dispatcher
+from study.plan import Plan, State, make_plan
+from study.search.judge import Judge
+from study.search.live import LiveSearches
+from study.search.records import IMAGES_SEEN
+from study.sections import Study
+from tests.searching import score_of, search_study
+from trainables.identity import cell_id
+from trainables.record import TrialRecord
+from trainables.spec import TrialSpec
+
+EVALUATIONS = (50, 100, 200, 300, 400)  # images of a training of 40 steps of 10; it is reported at each
+PRUNED = "settings: 7\n  pruning: {kind: KIND, first_images: 100, factor: 2, others: 2}"
+
+
+class KilledError(Exception):
+    """The driver and its worker are gone."""
+
+
+@dataclass
+class World:
+    """A store, and a machine of one slot that trains what a dispatcher hands out.
+
+    Attributes:
+        drawn: labels of the trials in the order in which they were first begun.
+        n_trained: evaluations that were made, by trial.
+    """
+
+    study: Study
+    diverges: bool = False
+    specs: dict[str, TrialSpec] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    status: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    drawn: list[str] = field(default_factory=list)
+    n_trained: dict[str, int] = field(default_factory=dict)
+
+    def records(self) -> list[TrialRecord]:
+        return [self._record(trial_id) for trial_id in self.specs]
+
+    def plan(self) -> Plan:
+        return make_plan(self.study, self.records(), histories=self.histories)
+
+    def histories(self, records: Any, metrics: Any) -> pd.DataFrame:
+        rows: list[tuple[str, str, int, float]] = []
+        for record in records:
+            for images, value in self.curves[record.trial_id].items():
+                rows.append((record.trial_id, IMAGES_SEEN, images // 10, float(images)))
+                rows.append((record.trial_id, "val_auroc", images // 10, value))
+        return pd.DataFrame(rows, columns=["trial_id", "metric", "step", "value"])
+
+    def run(self, *, kill_after: int | None = None) -> Dispatcher:
+        """Run the study; the driver is killed after so many events (begun, reported, ended)."""
+        self._events_left = kill_after if kill_after is not None else 10**9
+        plan = self.plan()
+        searches = LiveSearches(plan, lambda trial_id: self._record(trial_id).metrics)
+        dispatcher = Dispatcher(
+            plan,
+            lambda entry: {"trial_id": entry.trial_id},
+            resume_step=lambda _: 0,
+            lost_workers=2,
+            supplies=[searches],
+        )
+        judge = Judge(searches, dispatcher, lambda label, trial_id, why: None)
+        number = 0
+        while (config := dispatcher.suggest(f"tune-{number}")) != Searcher.FINISHED:
+            assert isinstance(config, dict), "one slot never waits"
+            self._begin(dispatcher, config["trial_id"], searches)
+            result = self._train(judge, f"tune-{number}", config["trial_id"])
+            self._event()
+            dispatcher.on_trial_complete(f"tune-{number}", result)
+            number += 1
+        return dispatcher
+
+    def _begin(self, dispatcher: Dispatcher, trial_id: str, searches: LiveSearches) -> None:
+        self._event()
+        entry = dispatcher.entries[trial_id]
+        if trial_id not in self.specs:
+            self.drawn.append(entry.label)
+        self.specs[trial_id], self.status[trial_id] = entry.trial.spec, "running"
+        self.marks[trial_id] = next(iter(searches.marks(trial_id).values()), "")
+        self.curves.setdefault(trial_id, {})
+
+    def _train(self, judge: Judge, tune_id: str, trial_id: str) -> dict[str, Any]:
+        """Train from the newest evaluation on; states are committed at each."""
+        spec, curve = self.specs[trial_id], self.curves[trial_id]
+        for images in (images for images in EVALUATIONS if images not in curve):
+            self._event()
+            if self.diverges and spec.training.optimizer.lr > 0.1:
+                self.status[trial_id] = "failed"
+                return {"status": "failed", "cause": "train_loss became nan"}
+            curve[images] = _score(spec) * images / 400
+            self.n_trained[trial_id] = self.n_trained.get(trial_id, 0) + 1
+            metrics = {IMAGES_SEEN: float(images), "val_auroc": curve[images]}
+            result = {"status": "running", "step": images // 10, "total_steps": 40, "metrics": metrics}
+            if judge.ends_early(tune_id, result):
+                return result
+        self.status[trial_id] = "finished"
+        return {"status": "finished", "metrics/best_val_auroc": curve[400]}
+
+    def _event(self) -> None:
+        self._events_left -= 1
+        if self._events_left < 0:
+            raise KilledError
+
+    def _record(self, trial_id: str) -> TrialRecord:
+        status = self.status[trial_id]
+        metrics = {"best_val_auroc": self.curves[trial_id][400]} if status == "finished" else {}
+        spec = self.specs[trial_id]
+        marks = {"searched": self.marks[trial_id]} if self.marks[trial_id] else {}
+        return TrialRecord(
+            run_id=trial_id, trial_id=trial_id, cell_id=cell_id(spec), spec=spec, status=status, cause=None,
+            metrics=metrics, checkpoints={}, state=None, dataset_digest=None,
+            studies=frozenset({"searched"}), seconds=1.0, settings=marks,
+        )  # fmt: skip
+
+
+def _score(spec: TrialSpec) -> float:
+    optimizer = spec.training.optimizer
+    return score_of({"training.optimizer.lr": optimizer.lr})
+
+
+def test_every_cell_is_searched_and_then_compared_at_its_best_setting() -> None:
+    world = World(search_study("settings: 5"))
+    dispatcher = world.run()
+    assert not dispatcher.failed
+    assert not dispatcher.not_run
+    plan = world.plan()
+    assert [len(search.tried) for search in plan.searches] == [5, 5]
+    results = [entry for entry in plan.entries if entry.trial.setting is None and not entry.trial.is_source]
+    assert [entry.label.split(" · ")[1:] for entry in results] == [
+        [init, "digits 5–9", f"seed {seed}"] for init in ("random", "pretrained") for seed in (0, 1)
+    ]
+    for search in plan.searches:
+        best = max(search.tried, key=lambda one: one.value or 0)
+        assert {entry.trial.spec.training for entry in results} >= {best.trial.spec.training}
+    assert all(entry.state == State.DONE for entry in plan.entries)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kills=st.lists(st.integers(0, 40), max_size=3),
+    kind=st.sampled_from(["asha", "median"]),
+    diverges=st.booleans(),
+)
+def test_a_killed_study_tries_the_settings_of_an_undisturbed_one_and_none_twice(
+    kills: list[int], kind: str, diverges: bool
+) -> None:
+    study = search_study(PRUNED.replace("KIND", kind))
+    undisturbed = World(study, diverges=diverges)
+    undisturbed.run()
+    world = World(study, diverges=diverges)
+    for kill in kills:
+        try:
+            world.run(kill_after=kill)
+        except KilledError:
+            continue
+    world.run()
+    assert world.drawn == undisturbed.drawn
+    assert len(set(world.drawn)) == len(world.drawn)
+    assert world.curves == undisturbed.curves
+    assert world.n_trained == undisturbed.n_trained, "no evaluation was made twice"
+
+
+def test_settings_are_stopped_early_and_some_go_on_later() -> None:
+    world = World(search_study(PRUNED.replace("KIND", "asha")))
+    world.run()
+    plan = world.plan()
+    lengths = [max(world.curves[e.trial_id]) for e in plan.entries if e.trial.setting is not None]
+    assert min(lengths) == 100
+    assert max(lengths) == 400
+    pruned = [entry for entry in plan.entries if entry.state == State.PRUNED]
+    assert pruned
+    assert all("is not among the best" in entry.reason for entry in pruned)
+    again = world.run()
+    assert again.entries.keys() == {entry.trial_id for entry in plan.entries}, "nothing more is trained"
+    without = World(search_study("settings: 7"))
+    without.specs, without.marks = dict(world.specs), dict(world.marks)
+    without.status, without.curves = dict(world.status), dict(world.curves)
+    without.run()
+    assert all(max(curve) == 400 for curve in without.curves.values()), (
+        "pruned ones go on when nothing prunes"
+    )
+
+
+def test_a_diverging_setting_fails_the_setting_and_not_the_study() -> None:
+    world = World(search_study("settings: 8"), diverges=True)
+    dispatcher = world.run()
+    assert "failed" in world.status.values()
+    assert not dispatcher.failed
+    assert not dispatcher.not_run
+    failed = [trial_id for trial_id, status in world.status.items() if status == "failed"]
+    begun = len(world.drawn)
+    world.run()
+    assert len(world.drawn) == begun
+    assert all(world.status[trial_id] == "failed" for trial_id in failed), "not tried once more"
+
+
+def test_a_cell_of_which_all_settings_fail_is_told_and_tried_again_by_the_next_run() -> None:
+    space = "\n    training.optimizer.lr: {choice: [0.2, 0.3]}"
+    world = World(search_study("settings: 4", space=space), diverges=True)
+    # The source has a rate of 0.02 and comes through.
+    dispatcher = world.run()
+    assert set(dispatcher.not_run.values()) == {"none of its 2 settings came to an end; 2 failed"}
+    world.diverges = False
+    assert not world.run().not_run
+    assert set(world.status.values()) == {"finished"}
+
+
+def test_cells_that_start_warm_begin_with_the_best_of_the_other_cell() -> None:
+    world = World(search_study("settings: 4\n  warm_start: {cell: {init: random}, best: 2}"))
+    world.run()
+    cold, warm = world.plan().searches
+    assert [one.setting for one in warm.tried[:2]] == [one.setting for one in cold.ranked()[:2]]
+    assert world.drawn.index(warm.label_of(warm.tried[0])) > world.drawn.index(cold.label_of(cold.tried[-1]))
+
+
+def test_no_more_settings_of_a_cell_are_in_training_at_once_than_it_allows() -> None:
+    plan = World(search_study("settings: 6\n  at_once: 2")).plan()
+    searches = LiveSearches(plan, lambda _: {})
+    handed_out = []
+    while (entry := searches.next(lambda _: True)) is not None:
+        handed_out.append(entry)
+    assert [entry.trial.axes["init"] for entry in handed_out] == ["random", "pretrained"] * 2
+    searches.ended(handed_out[0], "failed", {})
+    assert searches.next(lambda _: True) is not None
+    assert searches.next(lambda _: True) is None
+
+
+def test_a_source_that_fails_takes_its_cells_with_it() -> None:
+    plan = World(search_study("settings: 2")).plan()
+    searches = LiveSearches(plan, lambda _: {})
+    dispatcher = Dispatcher(
+        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
+        supplies=[searches],
+    )  # fmt: skip
+    assert isinstance(dispatcher.suggest("source"), dict)
+    dispatcher.on_trial_complete("source", {"status": "failed", "cause": "no data"})
+    number = 0
+    while (config := dispatcher.suggest(f"t{number}")) != Searcher.FINISHED:
+        assert isinstance(config, dict)
+        dispatcher.on_trial_complete(f"t{number}", {"status": "finished", "metrics": {"best_val_auroc": 0.5}})
+        number += 1
+    [reason] = dispatcher.not_run.values()
+    assert reason == "its source failed: cbr_tiny · random · digits 0–4 · seed 0: no data"
+    assert number == 2 + 2, "the other cell is searched and compared"
