@@ -136,7 +136,7 @@ class Dispatcher(Searcher):
         if self._waiting or self._in_flight or self._dying:
             return None
         for supply in self._supplies:
-            self.not_run.update(supply.given_up)
+            self.not_run.update({**dict.fromkeys(supply.unfinished(), _UNFINISHED), **supply.given_up})
         return Searcher.FINISHED
 
     @property
@@ -274,6 +274,7 @@ class Dispatcher(Searcher):
 
 
 _NEEDED, _SETTING, _REST = range(3)
+_UNFINISHED = "its search did not come to an end in this run; run the study again"
 
 
 def _is_failed_setting(entry: PlanEntry) -> bool:

@@ -254,3 +254,43 @@ def test_a_source_that_fails_takes_its_cells_with_it() -> None:
     [reason] = dispatcher.not_run.values()
     assert reason == "its source failed: cbr_tiny · random · digits 0–4 · seed 0: no data"
     assert number == 2 + 2, "the other cell is searched and compared"
+
+
+def test_a_setting_in_training_is_judged_at_its_rungs_alone_and_its_cell_waits_for_it() -> None:
+    plan = World(search_study(PRUNED.replace("KIND", "asha").replace("7", "2"))).plan()
+    searches = LiveSearches(plan, lambda _: {})
+    search = plan.searches[0]
+    handed_out = [searches.next(lambda _: True) for _ in range(4)]
+    a, b = (entry for entry in handed_out if entry and entry.trial.axes["init"] == "random")
+    assert searches.reported(a.trial_id, 100, 0.5) is None
+    assert searches.reported(b.trial_id, 100, 0.9) is None
+    assert searches.reported(a.trial_id, 150, 0.5) is None, "overtaken, but between two rungs"
+    searches.ended(b, "finished", {"best_val_auroc": 0.9})
+    assert not search.is_decided
+    assert searches.next(lambda _: True) is None
+    assert searches.reported(a.trial_id, 200, 0.95) is None
+    searches.ended(a, "finished", {"best_val_auroc": 0.95})
+    assert search.is_decided
+    assert search.best is not None
+    assert search.best.trial.trial_id == a.trial_id
+
+
+def test_a_cell_whose_setting_was_taken_over_is_told() -> None:
+    plan = World(search_study("settings: 1")).plan()
+    searches = LiveSearches(plan, lambda _: {})
+    dispatcher = Dispatcher(
+        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
+        supplies=[searches],
+    )  # fmt: skip
+    number = 0
+    while (config := dispatcher.suggest(f"t{number}")) != Searcher.FINISHED:
+        assert isinstance(config, dict)
+        entry = dispatcher.entries[config["trial_id"]]
+        is_setting = entry.trial.setting is not None
+        status = "taken over" if is_setting else "finished"
+        dispatcher.on_trial_complete(f"t{number}", {"status": status})
+        number += 1
+    keys = {search.cell.key for search in plan.searches}
+    assert {dispatcher.not_run[key] for key in keys} == {
+        "its search did not come to an end in this run; run the study again"
+    }

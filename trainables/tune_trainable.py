@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from trainables.errors import TransfusionError
 from trainables.progress import Progress
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
@@ -32,7 +34,10 @@ class TransfusionTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin the next trial in the same process, after the last one has left if it was ended early."""
-        self._progress.close()
+        with suppress(
+            TransfusionError
+        ):  # another process may have begun to train it: not the next one's fault
+            self._progress.close()
         self._begin(new_config)
         return True
 

@@ -52,12 +52,15 @@ class CellSearch:
     Attributes:
         label: of the cell, for people.
         tried: in the order of their numbers.
+        in_training: the numbers of those that are trained now; they are judged when they get to a rung, and
+            not by what others reach meanwhile.
     """
 
     cell: SearchedCell
     section: SearchSection
     label: str
     tried: list[Tried] = field(default_factory=list)
+    in_training: set[int] = field(default_factory=set)
     _is_exhausted: bool = False
     _n_untried: dict[int, int] = field(default_factory=dict)
 
@@ -76,13 +79,15 @@ class CellSearch:
 
     def pruned(self) -> dict[int, str]:
         """Return which of the open settings do not go on now, by number, and why."""
-        reached = {one.number: one.at_rungs for one in self.tried}
-        reasons = {
-            one.number: self.rungs.why_not(one.number, reached)
-            for one in self.tried
-            if one.state == Trying.OPEN
-        }
+        resting = (
+            one for one in self.tried if one.state == Trying.OPEN and one.number not in self.in_training
+        )
+        reasons = {one.number: self.why_not(one) for one in resting}
         return {number: reason for number, reason in reasons.items() if reason}
+
+    def why_not(self, one: Tried) -> str | None:
+        """Say why a setting does not go on from its last rung; None if it does."""
+        return self.rungs.why_not(one.number, {other.number: other.at_rungs for other in self.tried})
 
     def draw(self, first: Sequence[Setting] = ()) -> Tried | None:
         """Draw the next setting; None if all that the section allows are drawn.

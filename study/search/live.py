@@ -1,12 +1,12 @@
 """The searches of a study while it runs: what they want trained next, and what they are told."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from study.axes import label
 from study.plan import Plan, PlanEntry, result_entries, setting_entry
-from study.search.cell import CellSearch, Tried, Trying, by_trial
+from study.search.cell import CellSearch, Trying, by_trial
 from study.search.records import IMAGES_SEEN, SettingMark, conclude
 from trainables.record import names
 
@@ -32,8 +32,11 @@ class LiveSearches:
         self._searches = self.plan.searches
         self._entries = {entry.trial_id: entry for entry in self.plan.entries}
         self._tried = dict(by_trial(self._searches))
+        for search in self._searches:
+            pruned = search.pruned()
+            open_ones = {one.number for one in search.tried if one.state == Trying.OPEN}
+            search.in_training |= open_ones - pruned.keys()  # the plan has them, so they are handed out
         self._decided = {search.cell.key for search in self._searches if search.is_decided}
-        self._resting = {one.trial.trial_id for search in self._searches for one in _resting(search)}
         for search in self._searches:
             if search.cell.key in self._decided:
                 self._give_up_without_best(search)
@@ -60,10 +63,13 @@ class LiveSearches:
         if trial_id not in self._tried:
             return None
         search, one = self._tried[trial_id]
-        one.at_rungs = {**search.rungs.passed([(images_seen, value)]), **one.at_rungs}
-        why = search.pruned().get(one.number)
+        passed = search.rungs.passed([(images_seen, value)])
+        if passed.keys() <= one.at_rungs.keys():
+            return None
+        one.at_rungs = {**passed, **one.at_rungs}
+        why = search.why_not(one)
         if why is not None:
-            self._resting.add(trial_id)
+            search.in_training.discard(one.number)
         return why
 
     def metric_of(self, trial_id: str) -> str | None:
@@ -83,6 +89,7 @@ class LiveSearches:
         if entry.trial_id not in self._tried:
             return
         search, one = self._tried[entry.trial_id]
+        search.in_training.discard(one.number)
         if status == "finished" and f"best_{search.metric}" not in metrics:
             metrics = self.end_metrics(entry.trial_id)
         conclude(search, one, status, metrics)
@@ -125,19 +132,16 @@ class LiveSearches:
         return None
 
     def _goes_on_again(self, search: CellSearch) -> PlanEntry | None:
-        pruned = search.pruned()
+        kept_out = search.in_training | search.pruned().keys()
         for one in search.tried:
-            if one.trial.trial_id in self._resting and one.number not in pruned:
-                self._resting.remove(one.trial.trial_id)
+            if one.state == Trying.OPEN and one.number not in kept_out:
+                search.in_training.add(one.number)
                 return self._entries[one.trial.trial_id]
         return None
 
     def _drawn(self, search: CellSearch) -> PlanEntry | None:
-        n_in_training = sum(
-            one.state == Trying.OPEN and one.trial.trial_id not in self._resting for one in search.tried
-        )
         at_once = search.section.at_once
-        if at_once is not None and n_in_training >= at_once:
+        if at_once is not None and len(search.in_training) >= at_once:
             return None
         other = self._warm_start(search)
         if other is not None and not self._is_over(other):
@@ -147,6 +151,7 @@ class LiveSearches:
         one = search.draw(first)
         if one is None:
             return None
+        search.in_training.add(one.number)
         entry = setting_entry(search, one)
         self._tried[entry.trial_id], self._entries[entry.trial_id] = (search, one), entry
         return entry
@@ -169,11 +174,6 @@ class LiveSearches:
             self.given_up[search.cell.key] = (
                 f"none of its {len(search.tried)} settings came to an end; {n_failed} failed"
             )
-
-
-def _resting(search: CellSearch) -> Sequence[Tried]:
-    pruned = search.pruned()
-    return [one for one in search.tried if one.number in pruned]
 
 
 def evaluation_of(metrics: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
