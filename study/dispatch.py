@@ -1,5 +1,6 @@
 """Hands trials to Ray Tune: those of the plan by their lineage, and those that are decided on meanwhile."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -35,8 +36,11 @@ class Supply(Protocol):
     def next(self, is_done: Callable[[str], bool]) -> PlanEntry | None:
         """Return a trial to train now, asked for when a slot is free."""
 
+    def planned(self, entry: PlanEntry) -> None:
+        """Take up that another supply has decided on a trial."""
+
     def ended(self, entry: PlanEntry, status: str, metrics: Mapping[str, Any]) -> None:
-        """Take up that a trial is finished or failed."""
+        """Take up that a trial is `finished`, `failed`, or `diverged`: failed as it would again."""
 
     def unfinished(self) -> list[str]:
         """Return the ids of what it still wants something for."""
@@ -63,12 +67,16 @@ class Dispatcher(Searcher):
         length_of: how long a trial and those that wait for it take, in any unit.
         supplies: what decides on further trials.
         why_not: says why no further trial is begun; None while trials may begin.
+        n_fit: how many trials the machines hold at once. Tune asks ahead; the supplies, which decide by what
+            is known by now, are not asked for more.
+        is_strict: nothing at all is handed out ahead.
 
     Attributes:
         entries: every trial that is known by now, by its id.
-        failed: causes by trial id, of this run; settings of a search may fail, and are not among them.
+        failed: causes by trial id, of this run; settings of a search may diverge, and are not among them.
         not_run: reasons by trial id.
         given_up: those of the failed whose worker was lost too often to say so itself.
+        set_aside: settings of a search that were stopped and rest, or that diverged.
     """
 
     def __init__(
@@ -82,15 +90,19 @@ class Dispatcher(Searcher):
         length_of: Callable[[PlanEntry], float] = lambda entry: 0.0,
         supplies: Sequence[Supply] = (),
         why_not: Callable[[], str | None] = lambda: None,
+        n_fit: Callable[[], float] = lambda: math.inf,
+        is_strict: bool = False,
     ) -> None:
         super().__init__()
         self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
         self._length_of, self._supplies, self._why_not = length_of, supplies, why_not
+        self._n_fit, self._is_strict = n_fit, is_strict
         self._children = plan.children
         self.entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
         self.not_run: dict[str, str] = {}
         self.given_up: dict[str, str] = {}
+        self.set_aside = {e.trial_id for e in plan.entries if e.state == State.PRUNED or has_diverged(e)}
         self._done = {entry.trial_id for entry in plan.entries if entry.state == State.DONE}
         self._lost_at_step: dict[str, int] = {}
         self._in_flight: dict[str, str] = {}
@@ -105,7 +117,7 @@ class Dispatcher(Searcher):
             if keep_failed and entry.state == State.FAILED:
                 self._give_up(entry.trial_id, entry.reason)
         for entry in plan.entries:
-            if entry.state not in (State.DONE, State.PRUNED) and not _is_failed_setting(entry):
+            if entry.state not in (State.DONE, State.PRUNED) and not has_diverged(entry):
                 self._await(entry)
         for entry in plan.entries:
             self._make_ready(entry.trial_id)
@@ -129,9 +141,13 @@ class Dispatcher(Searcher):
         if (reason := self._why_not()) is not None:
             return self._end(reason)
         self._take_released()
-        chosen = self._next()
+        is_full = bool(self._supplies or self._is_strict) and len(self._in_flight) >= self._n_fit()
+        if is_full and self._is_strict:
+            return None
+        chosen = self._next(is_full=is_full)
         if chosen is not None:
             self._in_flight[trial_id] = chosen
+            self.set_aside.discard(chosen)
             return dict(self._config_of(self.entries[chosen]))
         if self._waiting or self._in_flight or self._dying:
             return None
@@ -164,8 +180,10 @@ class Dispatcher(Searcher):
             self._dying.add(done)  # `worker_lost` says of what
         elif done in self._pruned:
             self._pruned.remove(done)
+            self.set_aside.add(done)
         elif result is not None and status == "failed":
-            self._has_failed(done, result.get("cause") or "unknown cause")
+            is_diverged = bool(result.get("is_diverged"))
+            self._has_failed(done, result.get("cause") or "unknown cause", is_diverged=is_diverged)
         elif status == "taken over":
             reason = "another process has begun to train it; run the study again when that has ended"
             self.not_run[done] = reason
@@ -173,13 +191,13 @@ class Dispatcher(Searcher):
         elif result is not None and status in ("finished", "reused"):
             self._has_finished(done, _metrics(result))
 
-    def _next(self) -> str | None:
+    def _next(self, *, is_full: bool) -> str | None:
         """Return a trial to hand out: a ready one, or what a supply wants before the rest."""
         is_rest = not self._ready or self._ready[0][0] == _REST
         asked = [s for s in self._supplies if is_rest and (s.goes_first or not self._ready)]
-        for supply in asked:
+        for supply in asked if not is_full else ():
             if (entry := supply.next(self._done.__contains__)) is not None:
-                self.entries[entry.trial_id] = entry
+                self._take_up(entry)
                 return entry.trial_id
         return heappop(self._ready)[-1] if self._ready else None
 
@@ -196,8 +214,14 @@ class Dispatcher(Searcher):
     def _take_released(self) -> None:
         for entry in (entry for supply in self._supplies for entry in supply.released()):
             if entry.trial_id not in self.entries:
+                self._take_up(entry)
                 self._await(entry)
                 self._make_ready(entry.trial_id)
+
+    def _take_up(self, entry: PlanEntry) -> None:
+        self.entries[entry.trial_id] = entry
+        for supply in self._supplies:
+            supply.planned(entry)
 
     def _await(self, entry: PlanEntry) -> None:
         self.entries[entry.trial_id] = entry
@@ -251,10 +275,13 @@ class Dispatcher(Searcher):
                 self._missing[child].discard(trial_id)
                 self._make_ready(child)
 
-    def _has_failed(self, trial_id: str, cause: str) -> None:
+    def _has_failed(self, trial_id: str, cause: str, *, is_diverged: bool = False) -> None:
         for supply in self._supplies:
-            supply.ended(self.entries[trial_id], "failed", {})
-        if self.entries[trial_id].trial.setting is None:
+            supply.ended(self.entries[trial_id], "diverged" if is_diverged else "failed", {})
+        # That a setting diverges is what its search wanted to know.
+        if self.entries[trial_id].trial.setting is not None and is_diverged:
+            self.set_aside.add(trial_id)
+        else:
             self._give_up(trial_id, cause)
 
     def _give_up(self, trial_id: str, cause: str) -> None:
@@ -277,8 +304,10 @@ _NEEDED, _SETTING, _REST = range(3)
 _UNFINISHED = "its search did not come to an end in this run; run the study again"
 
 
-def _is_failed_setting(entry: PlanEntry) -> bool:
-    return entry.state == State.FAILED and entry.trial.setting is not None
+def has_diverged(entry: PlanEntry) -> bool:
+    """Whether a setting of a search has failed in a way that it would again."""
+    is_setting, record = entry.trial.setting is not None, entry.record
+    return entry.state == State.FAILED and is_setting and record is not None and record.is_diverged
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class SearchedCell:
     """A cell whose settings are searched.
 
     Attributes:
-        key: its identity, whatever is tried in it.
+        key: its identity, whatever the file says of the fields that are searched.
         base: its trial with what the file says of the fields that are searched, seed 0.
         axes: its values, without the seed.
         seeds: with which its best setting is trained.
@@ -86,7 +86,7 @@ class SearchedCell:
             SpecError: its fields do not fit each other.
         """
         spec = self._build(setting).model_copy(update={"purpose": "search"})
-        return replace(self._plan(with_seed(spec, seed), {**self.axes, "seed": seed}), setting=setting)
+        return replace(self._plan(with_seed(spec, seed), self.axes), setting=setting)
 
     def result_of(self, setting: Setting, seed: int) -> PlannedTrial:
         """Return the trial that a setting is compared by."""
@@ -268,14 +268,18 @@ class _Expander:
             for name, dimension in search.space.items()
             for raw in dimension.ends
         ]
-        key = cell_id(first)
-        self._n_merged += len(seeds) if key in self._searched else 0
-        self._n_added += key not in self._searched
+        key = cell_id(first, but=search.space)
+        if key in self._searched:
+            known = self._searched[key]
+            self._n_merged += len(set(seeds) & set(known.seeds))
+            every = tuple(dict.fromkeys([*known.seeds, *seeds]))
+            self._n_added += len(every) - len(known.seeds)
+            self._searched[key] = replace(known, seeds=every)
+            return True
+        self._n_added += 1
         parent_ids = self._planned(first, trial_id(first), {}, is_source=True).parent_ids
         build = partial(self._with_setting, assignment)
-        self._searched.setdefault(
-            key, SearchedCell(key, first, axes, seeds, parent_ids, build, self._planned_result)
-        )
+        self._searched[key] = SearchedCell(key, first, axes, seeds, parent_ids, build, self._planned_result)
         return all(spec is not None for spec in at_ends)
 
     def _with_setting(self, assignment: Assignment, setting: Setting) -> TrialSpec:

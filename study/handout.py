@@ -1,9 +1,11 @@
 """Everything that decides which trial goes next in one run of a study, put together."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import tune
 
 from study.budget import Budget, BudgetCallback, Use
@@ -11,7 +13,8 @@ from study.config import Study
 from study.cost.counts import OperationCounts
 from study.cost.foresight import expect, measurements_of
 from study.cost.priorities import priorities
-from study.dispatch import Dispatcher, Supply
+from study.cost.slots import Capacity, count_slots
+from study.dispatch import Dispatcher, Supply, has_diverged
 from study.patience import within
 from study.plan import Plan, PlanEntry, State
 from study.search.judge import Judge
@@ -98,10 +101,12 @@ class Handout:
             TrackingError: what was used before cannot be read.
         """
         archive = _Archive(run.store, reader)
-        searches = LiveSearches(plan, archive.metrics)
-        more_seeds = MoreSeeds(plan, until, archive.metrics) if until is not None else None
+        searches = LiveSearches(plan, archive.metrics, keep_failed=keep_failed)
+        more_seeds = (
+            MoreSeeds(plan, until, archive.metrics, keep_failed=keep_failed) if until is not None else None
+        )
         supplies: list[LiveSearches | MoreSeeds] = [searches, *([more_seeds] if more_seeds else [])]
-        used = Use.parse(run.tag(names.USED)) if study.budget.is_given else Use()
+        used = Use.parse(run.tag(names.USED))
         budget = Budget(study.budget, used, lambda now: _keep(run, now))
 
         def config_of(entry: PlanEntry) -> dict[str, Any]:
@@ -119,6 +124,8 @@ class Handout:
             length_of=lambda entry: lengths.get(entry.trial_id, 0.0),
             supplies=told,
             why_not=budget.why_not,
+            n_fit=lambda: _n_fit(plan, study),
+            is_strict=study.budget.is_given,
         )
 
         def tell(label: str, trial_id: str, why: str) -> None:
@@ -126,27 +133,35 @@ class Handout:
             archive.note_pruned(trial_id, why)
 
         judge = Judge(searches, dispatcher, tell)
-        callbacks = (
-            (BudgetCallback(budget, lambda trial_id: dispatcher.entries[trial_id].trial.resources),)
-            if study.budget.is_given
-            else ()
-        )
+        callbacks = (BudgetCallback(budget, lambda trial_id: dispatcher.entries[trial_id].trial.resources),)
         return cls(plan, dispatcher, callbacks, judge.ends_early, searches, more_seeds, budget)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to run."""
-        is_settled = all(entry.state in (State.DONE, State.PRUNED) for entry in self.plan.entries)
+        is_settled = all(
+            entry.state in (State.DONE, State.PRUNED) or has_diverged(entry) for entry in self.plan.entries
+        )
         return is_settled and self._searches.is_over and not (self._more_seeds and self._more_seeds.is_wanted)
 
     def end(self) -> None:
         """Store what was used."""
-        if self._budget.section.is_given:
-            self._budget.keep(self._budget.now())
+        self._budget.keep(self._budget.now())
 
     def warnings(self) -> list[str]:
         """Say what could not be reached."""
         return self._more_seeds.still_wide() if self._more_seeds else []
+
+
+def _n_fit(plan: Plan, study: Study) -> float:
+    """Return how many trials the machines that Ray has joined hold at once."""
+    have = ray.cluster_resources()
+    wanted = [entry.trial.resources for entry in plan.entries]
+    wanted += [search.cell.result_of({}, search.cell.seeds[0]).resources for search in plan.searches]
+    capacity = Capacity(have.get("CPU", 0), have.get("GPU", 0))
+    n_slots = count_slots(wanted, at_most=study.slots, capacity=capacity) or 1
+    # A cluster grows only for trials that wait.
+    return n_slots + 1 if os.environ.get("RAY_ADDRESS") else n_slots
 
 
 def _lengths(plan: Plan, study: Study, store: Store) -> Mapping[str, float]:

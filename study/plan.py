@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from study.config import Study
 from study.grid import Excluded, PlannedTrial, expand
-from study.search.cell import CellSearch, Tried, Trying
+from study.search.cell import CellSearch, Tried
 from study.search.records import Histories, recorded_searches
 from trainables.identity import cell_id, flatten
 from trainables.labels import distinct_labels
@@ -167,10 +167,8 @@ def _entries_of_search(
     pruned = search.pruned()
     for one in search.tried:
         state = _state(one.trial, known, study)
-        if one.number in pruned:
-            state = (State.PRUNED, state[1], pruned[one.number])
-        elif one.state == Trying.OPEN and state[0] == State.FAILED:
-            state = (State.TO_RUN, state[1], "all settings of its cell failed: tried once more")
+        if one.trial_id in pruned:
+            state = (State.PRUNED, state[1], pruned[one.trial_id])
         yield PlanEntry(one.trial, search.label_of(one), *state)
     for trial in search.results():
         yield PlanEntry(trial, search.label, *_state(trial, known, study))

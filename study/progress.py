@@ -179,7 +179,8 @@ class StudyDisplay:
         made, left = self._left
         if now - made > FORECAST_EVERY_S:
             running = {key: one.fraction_of_rest for key, one in list(self._running.items())}
-            left = forecast.seconds_left(running, dropped={*self._failed(), *self._not_run()})
+            dropped = {*self._failed(), *self._not_run(), *self._set_aside()}
+            left = forecast.seconds_left(running, dropped=dropped)
             self._left = made, left = now, left
         return max(0.0, left - (now - made))
 
@@ -192,8 +193,12 @@ class StudyDisplay:
         return max(0.0, (time.monotonic() - self._began) * (total - done) / done)
 
     def _total(self) -> int:
-        """Return how many trials there are, those counted in that a search will decide on."""
-        return len(self._entries) + (self._searcher.n_announced if self._searcher else 0)
+        """Return how many trials there are: with those a search will decide on, without those it stopped."""
+        n_announced = self._searcher.n_announced if self._searcher else 0
+        return len(self._entries) + n_announced - len(self._set_aside())
+
+    def _set_aside(self) -> set[str]:
+        return self._searcher.set_aside if self._searcher else set()
 
     def _failed(self) -> dict[str, str]:
         return self._searcher.failed if self._searcher else {}

@@ -190,8 +190,11 @@ class _Drive:
             self.request.defer()
             if self.request.is_made:
                 return  # taken over while Ray started
-            self._train(handout)
-            handout.end()
+            try:
+                self._train(handout)
+            finally:
+                if not self.lease.taken_over_by:
+                    handout.end()
 
     def _train(self, handout: Handout) -> None:
         searcher = handout.dispatcher

@@ -17,6 +17,7 @@ STYLES = {
     State.FAILED: "red",
     State.TO_RUN: "",
     State.WAITING: "dim",
+    State.PRUNED: "dim",
 }
 MAX_ROWS = 60
 MAX_LABELS = 3

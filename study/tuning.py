@@ -42,13 +42,11 @@ def trial_config(
     Args:
         marks: tags that say what the trial is to its study.
     """
-    # Another study may start from any trial of this one, so these two are always there.
-    keep = {*study.options.keep, "best", "final"}
     resources = entry.trial.resources
     options = study.options.model_copy(
         update={
             "threads": max(1, int(resources.cpu)),
-            "keep": tuple(sorted(keep)) if entry.trial.setting is None else (),
+            **_kept(entry, study),
             "rungs": _rungs(entry, study),
             # Ray does not hide the GPUs of a machine from a trial that asked for none.
             "device": "auto" if resources.gpu else "cpu",
@@ -65,6 +63,14 @@ def trial_config(
         "cpu": resources.cpu,
         "gpu": resources.gpu,
     }
+
+
+def _kept(entry: PlanEntry, study: Study) -> dict[str, Any]:
+    """Return which weights are kept: none of a setting of a search."""
+    if entry.trial.setting is not None:
+        return {"keep": (), "series_points": 0}
+    # Another study may start from any trial of this one, so these two are always there.
+    return {"keep": tuple(sorted({*study.options.keep, "best", "final"}))}
 
 
 def _rungs(entry: PlanEntry, study: Study) -> tuple[int, ...]:

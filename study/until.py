@@ -15,7 +15,9 @@ from trainables.record import names
 from trainables.resolution import with_seed
 
 CONFIDENCE = 0.95
-_CONDITION = re.compile(r"\s*ci\(\s*(?P<metric>(val|test)_\w+)\s*\)\s*<\s*(?P<limit>[0-9.]+(e-?[0-9]+)?)\s*")
+_CONDITION = re.compile(
+    r"\s*ci\(\s*(?P<metric>(val|test)_\w+)\s*\)\s*<\s*(?P<limit>[0-9]+(\.[0-9]*)?(e-?[0-9]+)?)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,30 @@ class MoreSeeds:
 
     Args:
         metrics_of: gives the metrics in a trial's record.
+        keep_failed: trials that failed in an earlier run are not trained once more.
     """
 
     parent_ids: frozenset[str] = frozenset()
     n_announced = 0
     goes_first = False  # nobody wants more seeds of one cell while others lack theirs
 
-    def __init__(self, plan: Plan, until: Until, metrics_of: Callable[[str], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        until: Until,
+        metrics_of: Callable[[str], Mapping[str, float]],
+        *,
+        keep_failed: bool = False,
+    ) -> None:
         self._until, self._metrics_of, self._study = until, metrics_of, plan.study
         self._cells: dict[str, _Cell] = {}
         self._added: set[str] = set()
         for entry in filter(_is_result, plan.entries):
-            self.begun(entry)
+            self.planned(entry)
             if entry.state == State.DONE and entry.record is not None:
                 self._take_up(entry, entry.record.metrics)
+            elif entry.state == State.FAILED and keep_failed:
+                self._take_up(entry, {})
 
     @property
     def given_up(self) -> dict[str, str]:
@@ -113,8 +125,10 @@ class MoreSeeds:
     def parent_failed(self, parent_id: str, reason: str) -> None:
         """Take up nothing: cells are known by their finished trials."""
 
-    def begun(self, entry: PlanEntry) -> None:
+    def planned(self, entry: PlanEntry) -> None:
         """Take up that a seed of a cell is planned."""
+        if not _is_result(entry):
+            return
         cell = self._cells.setdefault(cell_id(entry.trial.spec), _Cell(entry.cell_label, entry.trial))
         cell.seeds.add(entry.trial.spec.seed)
         cell.open.add(entry.trial.spec.seed)
@@ -123,7 +137,7 @@ class MoreSeeds:
         """Take up what a trial ended with; of its record, for a report does not hold all."""
         if not _is_result(entry):
             return
-        self.begun(entry)
+        self.planned(entry)
         self._take_up(entry, self._metrics_of(entry.trial_id) if status == "finished" else {})
 
     def next(self, is_done: Callable[[str], bool]) -> PlanEntry | None:
@@ -137,9 +151,7 @@ class MoreSeeds:
             axes = {**cell.trial.axes, "seed": seed}
             trial = replace(cell.trial, spec=spec, trial_id=trial_id(spec), axes=axes)
             self._added.add(trial.trial_id)
-            entry = PlanEntry(trial, cell.label, State.TO_RUN, None, "")
-            self.begun(entry)
-            return entry
+            return PlanEntry(trial, cell.label, State.TO_RUN, None, "")
         return None
 
     def marks(self, trial_id: str) -> dict[str, str]:

@@ -219,3 +219,21 @@ def test_a_parent_that_is_trained_again_does_not_touch_a_child_that_is_done() ->
     assert suggest(searcher, "a") == "t0"
     searcher.on_trial_complete("a", {"status": "finished"})
     assert suggest(searcher, "b") == "FINISHED"
+
+
+def test_with_a_budget_nothing_is_handed_out_ahead_and_without_one_all_that_is_ready() -> None:
+    def make(*, is_strict: bool) -> Dispatcher:
+        return Dispatcher(
+            Plan("s", tuple(entry(number) for number in range(4)), (), 0),
+            lambda chosen: {"trial_id": chosen.trial_id},
+            resume_step=lambda _: 0,
+            lost_workers=0,
+            n_fit=lambda: 2,
+            is_strict=is_strict,
+        )
+
+    strict, loose = make(is_strict=True), make(is_strict=False)
+    assert [suggest(strict, name) for name in "abc"] == ["t0", "t1", None]
+    strict.on_trial_complete("a", {"status": "finished"})
+    assert suggest(strict, "d") == "t2"
+    assert [suggest(loose, name) for name in "abc"] == ["t0", "t1", "t2"]

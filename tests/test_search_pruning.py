@@ -20,13 +20,19 @@ def rungs(kind: str, *, factor: int = 3, others: int = 4, rises: bool = True) ->
 
 
 def goes_on(rule: Rungs, values: list[float], number: int) -> bool:
-    return rule.why_not(number, {i: {100: value} for i, value in enumerate(values)}) is None
+    return rule.why_not(str(number), {str(i): {100: value} for i, value in enumerate(values)}) is None
 
 
 def test_rungs_are_multiples_below_the_end() -> None:
     assert list(rungs("asha").up_to(1000)) == [100, 300, 900]
     assert list(rungs("asha").up_to(900)) == [100, 300]
     assert list(Rungs(None, rises=True).up_to(1000)) == []
+
+
+def test_the_end_of_a_training_is_no_rung() -> None:
+    evaluations = [(100, 0.5), (400, 0.9)]
+    assert rungs("asha").passed(evaluations) == {100: 0.5, 300: 0.9}
+    assert rungs("asha").passed(evaluations, end=400) == {100: 0.5}
 
 
 def test_a_rung_is_judged_by_the_first_evaluation_at_or_after_it() -> None:
@@ -98,9 +104,14 @@ def test_nan_is_the_worst(kind: str) -> None:
 
 
 def test_it_is_judged_at_its_last_rung_among_those_that_got_there() -> None:
-    reached = {0: {100: 0.1, 300: 0.9}, 1: {100: 0.9}, 2: {100: 0.8, 300: 0.95}, 3: {100: 0.5, 300: 0.2}}
-    assert rungs("asha").why_not(2, reached) is None
-    assert rungs("asha").why_not(0, reached) == "0.9 after 300 images is not among the best 1 of 3"
+    reached = {
+        "0": {100: 0.1, 300: 0.9},
+        "1": {100: 0.9},
+        "2": {100: 0.8, 300: 0.95},
+        "3": {100: 0.5, 300: 0.2},
+    }
+    assert rungs("asha").why_not("2", reached) is None
+    assert rungs("asha").why_not("0", reached) == "0.9 after 300 images is not among the best 1 of 3"
     few = rungs("median", others=2)
-    assert few.why_not(3, reached) == "0.2 after 300 images is worse than the median of the 2 others"
-    assert few.why_not(7, reached) is None
+    assert few.why_not("3", reached) == "0.2 after 300 images is worse than the median of the 2 others"
+    assert few.why_not("7", reached) is None

@@ -86,6 +86,25 @@ def test_settings_whose_fields_do_not_fit_are_not_drawn() -> None:
     assert wrong not in drawn
 
 
+def test_settings_that_are_the_same_training_are_tried_once() -> None:
+    space = "\n    training.augment: {choice: [{}, {horizontal_flip: false}, {horizontal_flip: true}]}"
+    search = searches_of(search_study("settings: 9", space=space))["random"]
+    assert search.n_left == 3 or search.n_left == 2
+    assert len(draw_all(search, lambda setting: 0.5)) == 2
+    assert search.is_decided
+
+
+def test_a_sampler_that_insists_on_what_does_not_fit_does_not_end_the_search() -> None:
+    space = """
+    training.optimizer.kind: {choice: [sgd, adam]}
+    training.optimizer.momentum: {uniform: [0.0, 0.9]}
+"""
+    search = searches_of(search_study("settings: 14", space=space))["random"]
+    drawn = draw_all(search, lambda setting: setting["training.optimizer.momentum"])
+    assert len(drawn) == 14
+    assert {setting["training.optimizer.kind"] for setting in drawn} == {"sgd"}
+
+
 def test_settings_in_training_count_as_bad_ones() -> None:
     """With a constant liar, drawing in parallel does not draw the same place again and again."""
 
@@ -99,7 +118,6 @@ def test_settings_in_training_count_as_bad_ones() -> None:
             drawn.append(one.setting["training.optimizer.lr"])
             if not in_training:
                 search.tried.remove(one)
-                one.number = 0
         return drawn
 
     assert len(set(places(in_training=True))) == 8

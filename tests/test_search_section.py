@@ -1,6 +1,8 @@
 """The section `search`: what can be written, and what is said of what cannot."""
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from study.plan import make_plan
 from study.search.section import Dimension
@@ -75,6 +77,18 @@ def test_a_linear_probe_has_no_settings() -> None:
 )
 def test_a_grid_goes_from_end_to_end(written: dict, grid: tuple) -> None:
     assert Dimension.model_validate(written).grid == pytest.approx(grid)
+
+
+@given(
+    st.floats(1e-9, 1e9),
+    st.floats(1e-9, 1e9),
+    st.integers(1, 20),
+    st.sampled_from(["uniform", "log_uniform"]),
+)
+def test_a_grid_lies_in_its_range(a: float, b: float, points: int, kind: str) -> None:
+    assume(a < b)
+    dimension = Dimension.model_validate({kind: [a, b], "points": points})
+    assert all(map(dimension.contains, dimension.grid))
 
 
 def test_settings_are_trained_on_validation_alone_and_results_are_trials_as_without_a_search() -> None:

@@ -1,6 +1,7 @@
 """More seeds for the cells whose interval is wide: which, how many, and when it ends."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 
 from study.config import parse_study
 from study.dispatch import Dispatcher
-from study.plan import State, make_plan
+from study.plan import Plan, State, make_plan
 from study.until import MoreSeeds, Until
 from trainables.errors import UserError
 from trainables.identity import cell_id
@@ -148,6 +149,23 @@ def test_half_the_width_is_that_of_students_interval(values: list[float]) -> Non
 def test_one_value_tells_nothing() -> None:
     assert UNTIL.half_width([0.9]) == math.inf
     assert UNTIL.half_width([]) == math.inf
+
+
+def test_a_planned_seed_in_training_is_not_handed_out_again() -> None:
+    plan = make_plan(parse_study(STUDY), [])
+    more = MoreSeeds(Plan("until", (), (), 0), UNTIL, lambda _: {"test_auroc": 0.5})
+    results = [entry for entry in plan.entries if not entry.trial.is_source]
+    for entry in results:
+        more.planned(entry)
+    more.ended(results[0], "finished", {})
+    assert more.next(lambda _: True) is None, "the other seed of its cell is in training"
+
+
+def test_a_seed_that_failed_and_is_kept_so_holds_nothing_up() -> None:
+    plan = make_plan(parse_study(STUDY), [])
+    failed = replace(plan, entries=tuple(replace(entry, state=State.FAILED) for entry in plan.entries))
+    assert not MoreSeeds(failed, UNTIL, lambda _: {}).next(lambda _: True)
+    assert MoreSeeds(failed, UNTIL, lambda _: {}, keep_failed=True).next(lambda _: True)
 
 
 def test_a_metric_that_no_trial_has_is_not_waited_for() -> None:

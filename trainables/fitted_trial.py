@@ -39,7 +39,7 @@ class _FittedTrial:
         """Describe where the trial stands."""
         metrics = self.test_metrics if status == "finished" else {}
         step = 1 if status == "finished" else 0
-        return Progress(step, 1, status, metrics, cause, tuple(self.record.notices))
+        return Progress(step, 1, status, metrics, cause, notices=tuple(self.record.notices))
 
     def _loaded(self) -> Dataset:
         assert self.dataset is not None, "prepare() comes first"

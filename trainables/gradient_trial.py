@@ -187,7 +187,7 @@ class GradientTrial:
         step, total = (self.training.step, self.training.total_steps) if self.training else (0, 0)
         if status == "finished":
             metrics = self.end_metrics
-        return Progress(step, total, status, metrics or {}, cause, tuple(self.record.notices))
+        return Progress(step, total, status, metrics or {}, cause, notices=tuple(self.record.notices))
 
     def _spent(self) -> Spent:
         training, dataset = self._training(), self._training().dataset

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from trainables.spec import TrialSpec
@@ -43,10 +44,20 @@ def trial_id(spec: TrialSpec) -> str:
     return _digest(canonical(spec))
 
 
-def cell_id(spec: TrialSpec) -> str:
-    """Return the identity of the spec without its seed: equal for the trials that tables average."""
+def cell_id(spec: TrialSpec, *, but: Iterable[str] = ()) -> str:
+    """Return the identity of the spec without its seed: equal for the trials that tables average.
+
+    Args:
+        but: dotted fields that shall not count either.
+    """
     content = canonical(spec)
     content.pop("seed")
+    for name in but:
+        *outer, last = name.split(".")
+        inner: Any = content
+        for part in outer:
+            inner = inner.get(part) or {}
+        inner.pop(last, None)
     return _digest(content)
 
 

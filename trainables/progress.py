@@ -21,6 +21,7 @@ class Progress:
         status: `reused` is a trial that was already finished, `taken over` one that another process
             has begun to train.
         cause: why it failed.
+        is_diverged: it failed because its loss became NaN or infinite.
         notices: what went wrong without stopping the trial.
     """
 
@@ -29,6 +30,7 @@ class Progress:
     status: Status
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str | None = None
+    is_diverged: bool = False
     notices: tuple[str, ...] = ()
 
 

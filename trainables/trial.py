@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from trainables.errors import (
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
 from trainables.progress import REPORT_EVERY_S, Progress, Status
-from trainables.record import Store, TrialWriter
+from trainables.record import Store, TrialWriter, names
 from trainables.record.environment import describe_environment
 from trainables.record.trouble import without_secrets
 from trainables.spec import RunOptions, TrialSpec
@@ -74,7 +75,7 @@ def run_trial(
         store, spec, study=study, environment=environment, failures=options.failures, marks=marks
     )
     if record.is_finished:
-        yield Progress(0, 0, "reused")
+        yield Progress(0, 0, "reused", metrics=record.end_metrics)
         return
     if record.is_concluded:
         record.finish()  # its process died between its last write and this mark
@@ -102,10 +103,13 @@ def run_trial(
     except Exception as error:
         if _has_spoiled_the_process(error):
             raise
-        is_expected = isinstance(error, UserError | NotFiniteError)
+        is_diverged = isinstance(error, NotFiniteError)
+        is_expected = is_diverged or isinstance(error, UserError)
         cause = without_secrets(str(error) if is_expected else f"{type(error).__name__}: {error}")
+        if is_diverged:
+            record.log_tag(names.DIVERGED, "yes")
         record.fail(cause, details=None if is_expected else traceback.format_exc())
-        yield trial.progress("failed", cause=cause)
+        yield replace(trial.progress("failed", cause=cause), is_diverged=is_diverged)
     else:
         yield trial.progress("finished")
     finally:

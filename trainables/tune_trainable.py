@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from trainables.errors import TransfusionError
+from trainables.errors import StaleAttemptError
 from trainables.progress import Progress
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
@@ -34,9 +34,7 @@ class TransfusionTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin the next trial in the same process, after the last one has left if it was ended early."""
-        with suppress(
-            TransfusionError
-        ):  # another process may have begun to train it: not the next one's fault
+        with suppress(StaleAttemptError):  # another process may have begun to train that one
             self._progress.close()
         self._begin(new_config)
         return True

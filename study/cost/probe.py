@@ -23,7 +23,7 @@ from study.cost.slots import Capacity, count_slots
 from study.cost.splits import dataset_key
 from study.extent import published_sizes
 from study.grid import Resources
-from study.plan import Plan, PlanEntry
+from study.plan import Plan, PlanEntry, State
 from study.sections import Study
 from study.tuning import trial_config
 from trainables.datasets.spec import DatasetSpec
@@ -59,6 +59,12 @@ def probe_study(study: Study, plan: Plan, *, store: Store, report: Report) -> Pr
         UserError: the cluster of RAY_ADDRESS cannot be joined.
     """
     entries = [entry for entry in plan.entries if entry.state not in CLOSED]
+    # What a search will draw is not known yet; its cell as the file has it stands for it.
+    entries += [
+        PlanEntry(search.cell.result_of({}, search.cell.seeds[0]), search.label, State.TO_RUN, None, "")
+        for search in plan.searches
+        if not search.is_decided
+    ]
     datasets = dict.fromkeys(entry.trial.spec.dataset for entry in entries)
     unsized = [spec for spec in datasets if None in vars(published_sizes(spec)).values()]
     by_resources: dict[Resources, dict[str, PlanEntry]] = {}

@@ -32,6 +32,7 @@ class Tried:
         number: in the order in which settings were drawn, from 0.
         value: the selection metric of its best evaluation; None until it is done.
         at_rungs: the selection metric by rung (images seen) that it has passed.
+        is_diverged: it has failed, and would fail again: its loss became NaN.
     """
 
     number: int
@@ -40,6 +41,11 @@ class Tried:
     state: Trying = Trying.OPEN
     value: float | None = None
     at_rungs: dict[int, float] = field(default_factory=dict)
+    is_diverged: bool = False
+
+    @property
+    def trial_id(self) -> str:
+        return self.trial.trial_id
 
 
 @dataclass
@@ -52,15 +58,18 @@ class CellSearch:
     Attributes:
         label: of the cell, for people.
         tried: in the order of their numbers.
-        in_training: the numbers of those that are trained now; they are judged when they get to a rung, and
+        in_training: the trial ids of those that are trained now; they are judged when they get to a rung, and
             not by what others reach meanwhile.
+        first_number: of the settings that are drawn from now on; numbers of those that the section does not
+            allow any more are not given again.
     """
 
     cell: SearchedCell
     section: SearchSection
     label: str
     tried: list[Tried] = field(default_factory=list)
-    in_training: set[int] = field(default_factory=set)
+    in_training: set[str] = field(default_factory=set)
+    first_number: int = 0
     _is_exhausted: bool = False
     _n_untried: dict[int, int] = field(default_factory=dict)
 
@@ -77,17 +86,19 @@ class CellSearch:
         """Whether a larger value is better."""
         return self.metric != "val_loss"
 
-    def pruned(self) -> dict[int, str]:
-        """Return which of the open settings do not go on now, by number, and why."""
-        resting = (
-            one for one in self.tried if one.state == Trying.OPEN and one.number not in self.in_training
-        )
-        reasons = {one.number: self.why_not(one) for one in resting}
-        return {number: reason for number, reason in reasons.items() if reason}
+    def pruned(self) -> dict[str, str]:
+        """Return which of the open settings do not go on now, by trial id, and why."""
+        open_ones = (one for one in self.tried if one.state == Trying.OPEN)
+        reasons = {
+            one.trial_id: self.why_not(one) for one in open_ones if one.trial_id not in self.in_training
+        }
+        return {trial_id: reason for trial_id, reason in reasons.items() if reason}
 
     def why_not(self, one: Tried) -> str | None:
         """Say why a setting does not go on from its last rung; None if it does."""
-        return self.rungs.why_not(one.number, {other.number: other.at_rungs for other in self.tried})
+        # One that failed keeps nobody out, however good it was.
+        reached = {other.trial_id: other.at_rungs for other in self.tried if other.state != Trying.FAILED}
+        return self.rungs.why_not(one.trial_id, reached)
 
     def draw(self, first: Sequence[Setting] = ()) -> Tried | None:
         """Draw the next setting; None if all that the section allows are drawn.
@@ -99,16 +110,13 @@ class CellSearch:
             return None
         from study.search.sampling import next_setting  # Optuna takes half a second to import
 
-        used = {one.number for one in self.tried}
-        # A driver that died may have left a gap: what it drew was never begun.
-        number = next(number for number in itertools.count() if number not in used)
+        number = max([self.first_number, *(one.number + 1 for one in self.tried)])
         setting = next_setting(self, number=number, first=first)
         if setting is None:
             self._is_exhausted = True
             return None
         one = Tried(number, setting, self.trial_of(setting))
         self.tried.append(one)
-        self.tried.sort(key=lambda tried: tried.number)
         return one
 
     def trial_of(self, setting: Setting) -> PlannedTrial:
@@ -127,14 +135,12 @@ class CellSearch:
         return f"{self.label} · setting {one.number}: {words}"
 
     def allows(self, setting: Setting) -> bool:
-        """Say whether the fields of a setting fit each other, and it was not tried before."""
-        if any(one.setting == setting for one in self.tried):
-            return False
+        """Say whether the fields of a setting fit each other, and no setting is the same training."""
         try:
-            self.trial_of(setting)
+            trial = self.trial_of(setting)
         except SpecError:
             return False
-        return True
+        return all(one.trial_id != trial.trial_id for one in self.tried)
 
     @property
     def n_left(self) -> int:
@@ -153,7 +159,9 @@ class CellSearch:
     def is_decided(self) -> bool:
         """Whether no setting is drawn or goes on any more."""
         pruned = self.pruned()
-        return not self.n_left and all(one.state != Trying.OPEN or one.number in pruned for one in self.tried)
+        return not self.n_left and all(
+            one.state != Trying.OPEN or one.trial_id in pruned for one in self.tried
+        )
 
     def ranked(self) -> list[Tried]:
         """Return the settings that are done, the best first; of equal ones the earlier."""

@@ -33,7 +33,7 @@ def search_facts(search: CellSearch) -> dict[str, Any]:
         "metric": search.metric,
         "rises": search.rises,
         "fields": {name: _field(dimension) for name, dimension in search.section.space.items()},
-        "tried": [_row(search, one, is_pruned=one.number in pruned) for one in search.tried],
+        "tried": [_row(search, one, is_pruned=one.trial_id in pruned) for one in search.tried],
         "n_left": search.n_left,
         "best": None if best is None else best.number,
         "importances": importances(search),

@@ -18,6 +18,7 @@ class LiveSearches:
     Args:
         plan: what is in it already is handed out by whoever has the plan.
         end_metrics: gives the metrics of a finished trial, where the report of its end has none.
+        keep_failed: settings that failed in an earlier run are not tried once more.
 
     Attributes:
         given_up: reasons by the keys of the cells that are not searched further.
@@ -25,6 +26,7 @@ class LiveSearches:
 
     plan: Plan
     end_metrics: Callable[[str], Mapping[str, float]]
+    keep_failed: bool = False
     given_up: dict[str, str] = field(default_factory=dict)
     goes_first = True
 
@@ -33,9 +35,11 @@ class LiveSearches:
         self._entries = {entry.trial_id: entry for entry in self.plan.entries}
         self._tried = dict(by_trial(self._searches))
         for search in self._searches:
-            pruned = search.pruned()
-            open_ones = {one.number for one in search.tried if one.state == Trying.OPEN}
-            search.in_training |= open_ones - pruned.keys()  # the plan has them, so they are handed out
+            for one in search.tried:
+                if one.state == Trying.FAILED and not one.is_diverged and not self.keep_failed:
+                    one.state = Trying.OPEN  # tried once more, as any trial that failed
+            open_ones = {one.trial_id for one in search.tried if one.state == Trying.OPEN}
+            search.in_training |= open_ones - search.pruned().keys()  # the plan has them: they are handed out
         self._decided = {search.cell.key for search in self._searches if search.is_decided}
         for search in self._searches:
             if search.cell.key in self._decided:
@@ -69,7 +73,7 @@ class LiveSearches:
         one.at_rungs = {**passed, **one.at_rungs}
         why = search.why_not(one)
         if why is not None:
-            search.in_training.discard(one.number)
+            search.in_training.discard(one.trial_id)
         return why
 
     def metric_of(self, trial_id: str) -> str | None:
@@ -85,18 +89,22 @@ class LiveSearches:
         return {names.SETTING_PREFIX + self.plan.study: mark.text()}
 
     def ended(self, entry: PlanEntry, status: str, metrics: Mapping[str, Any]) -> None:
-        """Take up how a trial ended: `finished` or `failed`."""
+        """Take up how a trial ended: `finished`, `failed`, or `diverged`, which it would again."""
         if entry.trial_id not in self._tried:
             return
         search, one = self._tried[entry.trial_id]
-        search.in_training.discard(one.number)
+        search.in_training.discard(one.trial_id)
         if status == "finished" and f"best_{search.metric}" not in metrics:
             metrics = self.end_metrics(entry.trial_id)
-        conclude(search, one, status, metrics)
+        one.is_diverged = status == "diverged"
+        conclude(search, one, "failed" if one.is_diverged else status, metrics)
 
     def unfinished(self) -> list[str]:
         """Return the keys of the cells that are searched on."""
         return [search.cell.key for search in self._searches if not self._is_over(search)]
+
+    def planned(self, entry: PlanEntry) -> None:
+        """Take up nothing: its own settings are known, and its results are its own decision."""
 
     def parent_failed(self, parent_id: str, reason: str) -> None:
         """Give up the cells that need a trial which failed."""
@@ -123,7 +131,9 @@ class LiveSearches:
             is_done: says whether a parent has finished.
         """
         for search in sorted(self._searches, key=lambda search: len(search.tried)):
-            if search.cell.key in self.given_up or not all(map(is_done, search.cell.parent_ids)):
+            at_once = search.section.at_once
+            is_full = at_once is not None and len(search.in_training) >= at_once
+            if is_full or search.cell.key in self.given_up or not all(map(is_done, search.cell.parent_ids)):
                 continue
             if (again := self._goes_on_again(search)) is not None:
                 return again
@@ -134,15 +144,12 @@ class LiveSearches:
     def _goes_on_again(self, search: CellSearch) -> PlanEntry | None:
         kept_out = search.in_training | search.pruned().keys()
         for one in search.tried:
-            if one.state == Trying.OPEN and one.number not in kept_out:
-                search.in_training.add(one.number)
-                return self._entries[one.trial.trial_id]
+            if one.state == Trying.OPEN and one.trial_id not in kept_out:
+                search.in_training.add(one.trial_id)
+                return self._entries[one.trial_id]
         return None
 
     def _drawn(self, search: CellSearch) -> PlanEntry | None:
-        at_once = search.section.at_once
-        if at_once is not None and len(search.in_training) >= at_once:
-            return None
         other = self._warm_start(search)
         if other is not None and not self._is_over(other):
             return None
@@ -151,7 +158,7 @@ class LiveSearches:
         one = search.draw(first)
         if one is None:
             return None
-        search.in_training.add(one.number)
+        search.in_training.add(one.trial_id)
         entry = setting_entry(search, one)
         self._tried[entry.trial_id], self._entries[entry.trial_id] = (search, one), entry
         return entry
@@ -161,9 +168,13 @@ class LiveSearches:
         section = search.section.warm_start
         if section is None:
             return None
-        wanted = {**search.cell.axes, **{name: label(value) for name, value in section.cell.items()}}
+        wanted = {name: label(value) for name, value in section.cell.items()}
+        if all(search.cell.axes.get(name) == value for name, value in wanted.items()):
+            return None
+        # Not every cell has every axis: a depth belongs to transfusions alone.
+        fixed = {**search.cell.axes, **wanted}
         others = (other for other in self._searches if other is not search)
-        return next((other for other in others if dict(other.cell.axes) == wanted), None)
+        return next((other for other in others if _agree(other.cell.axes, fixed, wanted)), None)
 
     def _is_over(self, search: CellSearch) -> bool:
         return search.cell.key in self._decided or search.cell.key in self.given_up
@@ -174,6 +185,12 @@ class LiveSearches:
             self.given_up[search.cell.key] = (
                 f"none of its {len(search.tried)} settings came to an end; {n_failed} failed"
             )
+
+
+def _agree(axes: Mapping[str, Any], fixed: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a cell has the wanted values, and no other value than the fixed ones on any axis."""
+    has_wanted = all(axes.get(name) == value for name, value in wanted.items())
+    return has_wanted and all(fixed.get(name, value) == value for name, value in axes.items())
 
 
 def evaluation_of(metrics: Mapping[str, Any], metric: str) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ The rules look at what is known now and at nothing else, so that a setting that 
 became known since lets it, and a driver that begins anew judges as the one before it.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -31,29 +32,34 @@ class Rungs:
             yield rung
             rung *= self.section.factor
 
-    def passed(self, evaluations: Iterable[tuple[float, float]]) -> dict[int, float]:
-        """Return what a trial had at each rung: at its first evaluation at or after it.
+    def passed(
+        self, evaluations: Iterable[tuple[float, float]], *, end: float = math.inf
+    ) -> dict[int, float]:
+        """Return what a trial had at each rung: at its first evaluation at or after it, but not at its end.
 
         Args:
             evaluations: images seen and the selection metric, ascending.
+            end: images of the whole training, after which it is too late to stop.
         """
         found: dict[int, float] = {}
         for images, value in evaluations:
+            if images >= end:
+                break
             for rung in self.up_to(images + 1):
                 found.setdefault(rung, value)
         return found
 
-    def why_not(self, number: int, reached: Mapping[int, Mapping[int, float]]) -> str | None:
+    def why_not(self, mine_id: str, reached: Mapping[str, Mapping[int, float]]) -> str | None:
         """Say why a setting does not go on, judged at the last rung that it has passed; None if it does.
 
         Args:
-            reached: by number, what each setting had at the rungs it has passed.
+            reached: by trial id, what each setting had at the rungs it has passed.
         """
-        mine = reached.get(number, {})
+        mine = reached.get(mine_id, {})
         if self.section is None or not mine:
             return None
         rung = max(mine)
-        others = [values[rung] for one, values in reached.items() if one != number and rung in values]
+        others = [values[rung] for one, values in reached.items() if one != mine_id and rung in values]
         rule = _below_median if self.section.kind == "median" else _not_among_best
         why = rule(self.section, self._gain(mine[rung]), [self._gain(value) for value in others])
         return None if why is None else f"{mine[rung]:.4g} after {rung:,} images {why}"

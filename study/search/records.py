@@ -1,10 +1,12 @@
 """What MLflow knows of the searches of a study: a driver goes on from this and from nothing else."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from study.extent import published_sizes, training_images
 from study.grid import SearchedCell
 from study.search.cell import CellSearch, Tried, Trying
 from study.search.section import SearchSection, Setting
@@ -68,15 +70,15 @@ def recorded_searches(
     for record in records:
         mark = SettingMark.parse(record.settings[study]) if study in record.settings else None
         search = searches.get(mark.cell) if mark is not None else None
-        tried = _tried(search, mark, record) if search is not None and mark is not None else None
-        if search is not None and tried is not None:
+        if search is None or mark is None:
+            continue
+        search.first_number = max(search.first_number, mark.number + 1)
+        if (tried := _tried(search, mark, record)) is not None:
             found.append((search, tried, record))
     if section.pruning is not None and histories is not None:
         _add_rungs(found, histories)
     for search, tried, _ in sorted(found, key=lambda item: item[1].number):
         search.tried.append(tried)
-    for search in searches.values():
-        _try_again_if_none_came_through(search)
     return list(searches.values())
 
 
@@ -89,19 +91,20 @@ def _tried(search: CellSearch, mark: SettingMark, record: "TrialRecord") -> Trie
         return None
     if trial.trial_id != record.trial_id:
         return None
-    tried = Tried(mark.number, mark.setting, trial)
+    tried = Tried(mark.number, mark.setting, trial, is_diverged=record.is_diverged)
     conclude(search, tried, record.status, record.metrics)
     return tried
 
 
 def conclude(search: CellSearch, tried: Tried, status: str, metrics: Mapping[str, Any]) -> None:
-    """Take up how a trial ended, if it has."""
+    """Take up how a trial ended, if it has; one that is finished and of which nothing is known stays open."""
     if status == "failed":
         tried.state = Trying.FAILED
-    elif status == "finished":
+    elif status == "finished" and metrics:
         value = metrics.get(f"best_{search.metric}")
         is_number = isinstance(value, float) and value == value
         tried.state, tried.value = (Trying.DONE, value) if is_number else (Trying.FAILED, None)
+        tried.is_diverged = not is_number
 
 
 def _add_rungs(found: "Sequence[tuple[CellSearch, Tried, TrialRecord]]", histories: Histories) -> None:
@@ -117,11 +120,6 @@ def _add_rungs(found: "Sequence[tuple[CellSearch, Tried, TrialRecord]]", histori
         seen = points.get((record.trial_id, IMAGES_SEEN), {})
         values = points.get((record.trial_id, search.metric), {})
         evaluations = [(float(seen[step]), float(values[step])) for step in seen if step in values]
-        tried.at_rungs = search.rungs.passed(evaluations)
-
-
-def _try_again_if_none_came_through(search: CellSearch) -> None:
-    """Failed settings are not tried again, unless all failed: then it was hardly the settings' fault."""
-    if search.tried and all(one.state == Trying.FAILED for one in search.tried):
-        for one in search.tried:
-            one.state = Trying.OPEN
+        spec = tried.trial.spec
+        end = training_images(spec, published_sizes(spec.dataset)) or math.inf
+        tried.at_rungs = search.rungs.passed(evaluations, end=end)

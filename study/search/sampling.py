@@ -49,18 +49,24 @@ def _candidates(search: "CellSearch", number: int, first: Sequence[Setting]) -> 
         return
     for draw in range(MOST_DRAWS):
         yield _drawn(search, _sampler(section, search.cell.key, number, draw))
+    for draw in range(MOST_DRAWS):  # it insists on what does not fit together
+        yield _drawn(search, RandomSampler(seed=_seed(section, search.cell.key, number, MOST_DRAWS + draw)))
     if section.n_possible < float("inf"):
         yield from section.grid()  # what is left of a small space, in its order
 
 
 def _sampler(section: SearchSection, cell: str, number: int, draw: int) -> BaseSampler:
-    seed = derive_seed(section.seed, section.sampler, cell, number, draw) % SAMPLER_SEEDS
+    seed = _seed(section, cell, number, draw)
     if section.sampler == "tpe":
         # Settings that are in training count as bad ones until more is known (constant liar).
         return TPESampler(seed=seed, constant_liar=True)
     if section.sampler == "cmaes":
         return CmaEsSampler(seed=seed, warn_independent_sampling=False)
     return RandomSampler(seed=seed)
+
+
+def _seed(section: SearchSection, cell: str, number: int, draw: int) -> int:
+    return derive_seed(section.seed, section.sampler, cell, number, draw) % SAMPLER_SEEDS
 
 
 def _drawn(search: "CellSearch", sampler: BaseSampler) -> Setting:
@@ -83,7 +89,7 @@ def as_optuna_study(
     )
     pruned = search.pruned()
     for one in search.tried:
-        state = TrialState.PRUNED if one.number in pruned else _STATES[one.state]
+        state = TrialState.PRUNED if one.trial_id in pruned else _STATES[one.state]
         if isinstance(sampler, CmaEsSampler):
             _replay(study, search, one, state)
         else:

@@ -79,10 +79,14 @@ class Dimension(SpecModel):
         if (values := self.values) is not None:
             return values
         low, high = self.uniform or self.log_uniform or (0.0, 0.0)
-        shares = [k / max(1, (self.points or GRID_POINTS) - 1) for k in range(self.points or GRID_POINTS)]
+        n_points = self.points or GRID_POINTS
+        shares = [k / max(1, n_points - 1) for k in range(n_points)]
         if self.uniform is not None:
-            return tuple(low + (high - low) * share for share in shares)
-        return tuple(low * math.exp(math.log(high / low) * share) for share in shares)
+            points = [low + (high - low) * share for share in shares]
+        else:
+            points = [low * math.exp(math.log(high / low) * share) for share in shares]
+        # Computed, an end may lie outside by a rounding.
+        return (low, *points[1:-1], high) if n_points > 1 else (low,)
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -55,6 +55,8 @@ def claim(
     study_tags = {**({names.STUDY_PREFIX + study: "yes"} if study else {}), **(marks or {})}
     tags = _identity_tags(spec)
     run = store.find_or_create(names.TRIAL_ID, identity, tags={**tags, **study_tags})
+    # A seed that was added to a study stays one, whoever trains it on.
+    study_tags = {k: v for k, v in study_tags.items() if (v, run.data.tags.get(k)) != ("yes", names.ADDED)}
     if run.info.status == "FINISHED":
         return _finished(store, run, study_tags)
     artifacts = store.artifacts(run)
@@ -65,7 +67,7 @@ def claim(
         **environment.tags,
         names.ATTEMPT: attempt,
         names.CAUSE: "",
-        **({names.PRUNED: ""} if run.data.tags.get(names.PRUNED) else {}),
+        **{name: "" for name in (names.PRUNED, names.DIVERGED) if run.data.tags.get(name)},
         # Marked failed after its end (`transfusion doctor`): it is trained anew, and has not concluded.
         **({names.CHECKPOINT_PREFIX + names.FINAL: ""} if run.info.status == "FAILED" else {}),
         names.PROCESS: Process.here().text(),
@@ -89,8 +91,8 @@ def claim(
 
 
 def _finished(store: Store, run: Run, study_tags: dict[str, str]) -> Claim:
-    if missing := {key: value for key, value in study_tags.items() if key not in run.data.tags}:
-        _log(store, run, tags=missing)
+    if changed := {key: value for key, value in study_tags.items() if run.data.tags.get(key) != value}:
+        _log(store, run, tags=changed)
     return Claim(run, run.data.tags.get(names.ATTEMPT, ""), is_finished=True)
 
 

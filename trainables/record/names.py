@@ -22,6 +22,7 @@ STUDY_PREFIX = "study."
 ADDED = "added"  # the content of that tag, of a seed that the study file does not name
 SETTING_PREFIX = "setting."
 PRUNED = "pruned"
+DIVERGED = "diverged"
 RUN_NAME = "mlflow.runName"
 GIT_COMMIT = "mlflow.source.git.commit"
 GIT_DIRTY = "git_dirty"

@@ -45,6 +45,7 @@ class TrialRecord:
         seconds: from the first start to the last end; NaN while it runs.
         settings: by study, what its search has tried with this trial, as it was written.
         pruned: why its search has stopped it early; None if it has not.
+        is_diverged: it failed because its loss became NaN or infinite, and would again.
         added_to: the studies to which it was added while they ran: their files do not name it.
         circumstances: where it ran, and what its parts took there.
     """
@@ -63,6 +64,7 @@ class TrialRecord:
     seconds: float
     settings: Mapping[str, str] = field(default_factory=dict)
     pruned: str | None = None
+    is_diverged: bool = False
     added_to: frozenset[str] = frozenset()
     circumstances: Circumstances = field(default_factory=Circumstances)
 
@@ -247,6 +249,7 @@ class RecordReader:
             seconds=(run.end_time - run.start_time) / 1000 if run.end_time else float("nan"),
             settings=_below(names.SETTING_PREFIX, tags),
             pruned=tags.get(names.PRUNED) or None,
+            is_diverged=bool(tags.get(names.DIVERGED)),
             added_to=frozenset(
                 study for study, how in _below(names.STUDY_PREFIX, tags).items() if how == names.ADDED
             ),

@@ -52,6 +52,7 @@ class TrialWriter:
 
     Attributes:
         is_finished: the trial is already done; nothing may be written.
+        end_metrics: of a trial that is done, the latest value of each.
         is_concluded: its final weights and its scores have arrived; all that is left is `finish`.
         checkpoints: those the run points to, or will when all has arrived, by name.
         state: the resumable state the run points to, or will.
@@ -65,6 +66,7 @@ class TrialWriter:
     is_finished: bool
     checkpoints: dict[str, CheckpointRef]
     is_concluded: bool = False
+    end_metrics: Mapping[str, float] = field(default_factory=dict)
     state: CheckpointRef | None = None
     notices: list[str] = field(default_factory=list)
     _outbox: Outbox | None = None
@@ -107,7 +109,9 @@ class TrialWriter:
             claimed.is_finished,
             pointers.checkpoints,
         )
-        if not claimed.is_finished:
+        if claimed.is_finished:
+            writer.end_metrics = dict(run.data.metrics)
+        else:
             writer.state = pointers.state
             # The write that points to the best and the final weights is the last but the marks of the end.
             has_both = {names.BEST, names.FINAL} <= pointers.checkpoints.keys()
