@@ -16,11 +16,16 @@ def cpu_model() -> str:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Return the names of the GPUs that NVIDIA's driver shows on this machine, as torch names them."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return ()
+    """Return the names of the GPUs that this process may use, as torch names them, from NVIDIA's driver."""
     found = (_field(file, "Model") for file in sorted(NVIDIA.glob("*/information")))
-    return tuple(name for name in found if name)
+    names = [name for name in found if name]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(names)
+    wanted = [one.strip() for one in visible.split(",") if one.strip() not in ("", "-1")]
+    if all(one.isdigit() for one in wanted):
+        return tuple(names[int(one)] for one in wanted if int(one) < len(names))
+    return tuple(names[: len(wanted)])  # by their UUIDs, which the driver does not show here
 
 
 def n_cpus() -> int:
