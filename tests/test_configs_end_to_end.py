@@ -15,15 +15,17 @@ import torch
 import yaml
 
 from analysis.pipeline import analyze
+from analysis.results import Options, StudyFacts
 from study.config import parse_study
-from study.plan import Plan, PlanEntry, State, make_plan
+from study.plan import Plan, PlanEntry, State, make_plan, read_plan
+from study.search.live import LiveSearches
 from tests.miniatures import folders, tables
 from trainables import starting_point
 from trainables.architectures.catalog import ARCHITECTURES
 from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.architectures.stages import build_network
-from trainables.record import RecordReader, Store
+from trainables.record import RecordReader, Store, TrialRecord
 from trainables.spec import RunOptions, SourceSpec
 from trainables.trial import run_trial
 
@@ -71,6 +73,8 @@ class Miniature:
             "analysis": {**content.get("analysis", {}), "probe_images": 8, "thresholds": {}},
             "resources": {"cpu": 1},
         }
+        if "search" in self.content:
+            self.content["search"] = {"settings": 2, "space": content["search"]["space"]}
 
     def _small(self, content: Any, *, at: str = "") -> Any:
         """Walk through the file and make small what has a size, wherever it stands."""
@@ -192,30 +196,53 @@ def test_a_configuration_runs_from_its_study_file_to_its_report(
     for name in miniature.datasets:
         write_miniature(name, tmp_path / "data")
     study = parse_study(yaml.safe_dump(miniature.content, sort_keys=False), path=file.name)
-    chosen = covering(make_plan(study, []))
-    _run(chosen, store=store, study=study.name, data_root=tmp_path / "data")
-    plan = make_plan(study, RecordReader(store).trials())
+    planned = make_plan(study, [])
+    searches = LiveSearches(planned, lambda trial_id: _record(store, trial_id).metrics)
+    chosen = covering(planned)
+    _run(chosen, store=store, searches=searches, data_root=tmp_path / "data")
+    while (entry := searches.next(lambda _: True)) is not None:
+        _run([entry], store=store, searches=searches, data_root=tmp_path / "data")
+        searches.ended(entry, "finished", {})
+        chosen.append(entry)
+    decided = searches.released()
+    _run(decided, store=store, searches=searches, data_root=tmp_path / "data")
+    plan = read_plan(study, RecordReader(store))
     states = {entry.trial_id: (entry.state, entry.reason) for entry in plan.entries}
+    chosen += decided
     assert [states[entry.trial_id] for entry in chosen] == [(State.DONE, "")] * len(chosen)
+    named = [entry for entry in plan.entries if entry.trial.setting is None]
     report = analyze(
         RecordReader(store),
-        study=study.name,
-        question=study.question or "",
-        study_file=study.text,
-        planned=plan.entries,
-        trial_ids={entry.trial_id: entry.trial.is_source for entry in plan.entries},
+        StudyFacts(
+            name=study.name,
+            question=study.question or "",
+            file=study.text,
+            planned=named,
+            trial_ids={entry.trial_id: entry.trial.is_source for entry in named},
+        ),
         data_root=tmp_path / "data",
         output=tmp_path / "report",
-        **study.analysis.model_dump(),
+        options=Options(**study.analysis.model_dump()),
     )
     assert report.stat().st_size > 10_000
 
 
-def _run(entries: Sequence[PlanEntry], *, store: Store, study: str, data_root: Path) -> None:
+def _record(store: Store, trial_id: str) -> TrialRecord:
+    record = RecordReader(store).trial(trial_id)
+    assert record is not None
+    return record
+
+
+def _run(entries: Sequence[PlanEntry], *, store: Store, searches: LiveSearches, data_root: Path) -> None:
     options = RunOptions(threads=2)
     for entry in entries:
         for progress in run_trial(
-            entry.trial.spec, store=store, options=options, data_root=data_root, study=study
+            entry.trial.spec,
+            store=store,
+            options=options,
+            data_root=data_root,
+            study=searches.plan.study,
+            marks=searches.marks(entry.trial_id),
         ):
             assert progress.status in ("running", "finished", "reused"), f"{entry.label}: {progress.cause}"
     starting_point.cached_dataset.cache_clear()
