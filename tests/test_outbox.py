@@ -5,6 +5,8 @@ import gc
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -26,7 +28,7 @@ from trainables.errors import DiskFullError, StaleAttemptError, TrackingError
 from trainables.record import RecordReader, Store, TrialWriter, names, open_store
 from trainables.record.environment import Environment
 from trainables.record.process import Process
-from trainables.record.spool import PREFIX, Spool, remove_abandoned
+from trainables.record.spool import PREFIX, Spool, remove_abandoned, temporary_folder
 from trainables.spec import FailureOptions
 
 ENVIRONMENT = Environment({"host": "here"}, {"packages": {}})
@@ -653,3 +655,31 @@ def test_no_notice_cause_or_traceback_holds_a_password(
         told = [*writer.notices, file.read_text(), str(store.client.get_run(writer.run_id).to_dictionary())]
     assert not [text for text in told if "hunter2" in text]
     assert "no answer from http://" in writer.notices[0]
+
+
+def test_what_a_process_was_downloading_when_it_was_killed_is_deleted_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    killed = """
+import os, sys
+from trainables.record.spool import temporary_folder
+with temporary_folder() as folder:
+    (folder / "state").mkdir()
+    (folder / "state" / "half.safetensors").write_bytes(b"half")
+    os._exit(9)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    assert subprocess.run([sys.executable, "-c", killed], env=environment, check=False).returncode == 9
+
+    def folders() -> list[Path]:
+        return list(tmp_path.glob(f"{PREFIX}*"))
+
+    [left] = folders()
+    assert (left / "state" / "half.safetensors").exists()
+    with temporary_folder() as mine:
+        assert folders() == [mine]
+        remove_abandoned()
+        assert mine.exists(), "its process lives"
+    assert folders() == []

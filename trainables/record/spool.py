@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -114,6 +115,18 @@ class Spool:
     def _clear_torn(self) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder / str(self._n_files), ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder that is deleted after the block, or, if the process is killed in it, by the next one."""
+    remove_abandoned()
+    folder, lock = _locked_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def remove_abandoned() -> None:

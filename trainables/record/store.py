@@ -23,6 +23,7 @@ from mlflow.utils.rest_utils import augmented_raise_for_status, http_request
 from trainables.errors import CheckpointError, TrackingError
 from trainables.record import names
 from trainables.record.runs import canonical, tag_query
+from trainables.record.spool import temporary_folder
 from trainables.record.trouble import (
     REFUSED_CREDENTIALS,
     http_status,
@@ -128,8 +129,8 @@ class Artifacts:
     @contextmanager
     def downloaded(self, path: str) -> Iterator[Path]:
         """Give a local copy of a file; see `download`."""
-        with tempfile.TemporaryDirectory() as folder:
-            yield self.download(path, folder)
+        with temporary_folder() as folder:
+            yield self.download(path, str(folder))
 
     def sizes(self, folder: str | None) -> dict[str, int | None]:
         """Return the sizes of the files in a folder in bytes, by path; asked once."""
