@@ -151,8 +151,7 @@ class Dispatcher(Searcher):
             return dict(self._config_of(self.entries[chosen]))
         if self._waiting or self._in_flight or self._dying:
             return None
-        for supply in self._supplies:
-            self.not_run.update({**dict.fromkeys(supply.unfinished(), _UNFINISHED), **supply.given_up})
+        self._note_unfinished(_UNFINISHED)
         return Searcher.FINISHED
 
     @property
@@ -207,9 +206,12 @@ class Dispatcher(Searcher):
             return None
         left = {*self._waiting, *(trial_id for *_, trial_id in self._ready)}
         self.not_run.update(dict.fromkeys(sorted(left, key=self._rank.__getitem__), reason))
+        self._note_unfinished(reason)
+        return Searcher.FINISHED
+
+    def _note_unfinished(self, reason: str) -> None:
         for supply in self._supplies:
             self.not_run.update({**dict.fromkeys(supply.unfinished(), reason), **supply.given_up})
-        return Searcher.FINISHED
 
     def _take_released(self) -> None:
         for entry in (entry for supply in self._supplies for entry in supply.released()):
@@ -224,7 +226,6 @@ class Dispatcher(Searcher):
             supply.planned(entry)
 
     def _await(self, entry: PlanEntry) -> None:
-        self.entries[entry.trial_id] = entry
         self._rank[entry.trial_id] = len(self._rank)
         if entry.trial_id not in self.failed and entry.trial_id not in self.not_run:
             self._waiting.add(entry.trial_id)

@@ -58,6 +58,15 @@ class PlannedTrial:
     resources: Resources
     setting: Setting | None = None
 
+    @property
+    def is_result(self) -> bool:
+        """Whether tables are made of it: it is no mere source, and tries nothing."""
+        return not self.is_source and self.setting is None
+
+    def reseeded(self, spec: TrialSpec) -> "PlannedTrial":
+        """Return the trial of another seed of its cell, whose spec is given."""
+        return replace(self, spec=spec, trial_id=trial_id(spec), axes={**self.axes, "seed": spec.seed})
+
 
 @dataclass(frozen=True)
 class SearchedCell:
@@ -91,6 +100,10 @@ class SearchedCell:
     def result_of(self, setting: Setting, seed: int) -> PlannedTrial:
         """Return the trial that a setting is compared by."""
         return self._plan(with_seed(self._build(setting), seed), {**self.axes, "seed": seed})
+
+    def as_written(self) -> PlannedTrial:
+        """Return a trial with what the file says of the searched fields, for those that are not drawn yet."""
+        return self.result_of({}, self.seeds[0])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Everything that decides which trial goes next in one run of a study, put together."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
@@ -15,6 +15,7 @@ from study.cost.foresight import expect, measurements_of
 from study.cost.priorities import priorities
 from study.cost.slots import Capacity, count_slots
 from study.dispatch import Dispatcher, Supply, has_diverged
+from study.grid import Resources
 from study.patience import within
 from study.plan import Plan, PlanEntry, State
 from study.search.judge import Judge
@@ -22,7 +23,9 @@ from study.search.live import LiveSearches
 from study.tracking import StudyRun, mark_pruned
 from study.tuning import trial_config
 from study.until import MoreSeeds, Until
-from trainables.record import RecordReader, Store, names
+from trainables.record import RecordReader, Store, TrialRecord, names
+
+T = TypeVar("T")
 
 # What is asked while Tune's loop waits.
 ASK_WITHIN_S = 5.0
@@ -38,23 +41,16 @@ class _Archive:
 
     def resume_step(self, trial_id: str) -> int | None:
         """Return where a trial would go on; None if MLflow does not say at once."""
-        steps: list[int] = []
-
-        def look() -> None:
-            record = self.reader.trial(trial_id)
-            steps.append(record.resumes_at_step if record else 0)
-
-        return steps[0] if within(ASK_WITHIN_S, look) else None
+        return self._ask(trial_id, lambda record: record.resumes_at_step if record else 0)
 
     def metrics(self, trial_id: str) -> Mapping[str, float]:
         """Return the metrics in a trial's record; none if MLflow does not say at once."""
-        found: list[Mapping[str, float]] = []
+        return self._ask(trial_id, lambda record: record.metrics if record else {}) or {}
 
-        def look() -> None:
-            record = self.reader.trial(trial_id)
-            found.append(record.metrics if record else {})
-
-        return found[0] if within(ASK_WITHIN_S, look) else {}
+    def _ask(self, trial_id: str, what: Callable[[TrialRecord | None], T]) -> T | None:
+        answers: list[T] = []
+        is_told = within(ASK_WITHIN_S, lambda: answers.append(what(self.reader.trial(trial_id))))
+        return answers[0] if is_told else None
 
     def note_pruned(self, trial_id: str, why: str) -> None:
         """Mark a trial for people; whether it goes on is decided from the records anew each time."""
@@ -87,6 +83,7 @@ class Handout:
         run: StudyRun,
         reader: RecordReader,
         *,
+        records: Sequence[TrialRecord],
         keep_failed: bool,
         until: Until | None,
         note: Callable[[list[str]], None],
@@ -94,6 +91,7 @@ class Handout:
         """Put together what decides on the trials of a plan.
 
         Args:
+            records: all of the store, as the plan was made of them.
             until: the condition under which cells get more seeds.
             note: shows a line to people.
 
@@ -105,7 +103,8 @@ class Handout:
         more_seeds = (
             MoreSeeds(plan, until, archive.metrics, keep_failed=keep_failed) if until is not None else None
         )
-        supplies: list[LiveSearches | MoreSeeds] = [searches, *([more_seeds] if more_seeds else [])]
+        supplies: list[LiveSearches | MoreSeeds] = [*([searches] if plan.searches else [])]
+        supplies += [more_seeds] if more_seeds else []
         used = Use.parse(run.tag(names.USED))
         budget = Budget(study.budget, used, lambda now: _keep(run, now))
 
@@ -113,8 +112,10 @@ class Handout:
             marks = {k: v for supply in supplies for k, v in supply.marks(entry.trial_id).items()}
             return trial_config(entry, study, run.store, marks)
 
-        lengths = _lengths(plan, study, run.store)
+        lengths = _lengths(plan, study, run.store, records)
         told: list[Supply] = [*supplies]
+        wanted = [entry.trial.resources for entry in plan.entries]
+        wanted += [search.cell.as_written().resources for search in plan.searches]
         dispatcher = Dispatcher(
             plan,
             config_of,
@@ -124,7 +125,7 @@ class Handout:
             length_of=lambda entry: lengths.get(entry.trial_id, 0.0),
             supplies=told,
             why_not=budget.why_not,
-            n_fit=lambda: _n_fit(plan, study),
+            n_fit=lambda: _n_fit(wanted, study),
             is_strict=study.budget.is_given,
         )
 
@@ -153,23 +154,24 @@ class Handout:
         return self._more_seeds.still_wide() if self._more_seeds else []
 
 
-def _n_fit(plan: Plan, study: Study) -> float:
+def _n_fit(wanted: Sequence[Resources], study: Study) -> float:
     """Return how many trials the machines that Ray has joined hold at once."""
     have = ray.cluster_resources()
-    wanted = [entry.trial.resources for entry in plan.entries]
-    wanted += [search.cell.result_of({}, search.cell.seeds[0]).resources for search in plan.searches]
     capacity = Capacity(have.get("CPU", 0), have.get("GPU", 0))
     n_slots = count_slots(wanted, at_most=study.slots, capacity=capacity) or 1
     # A cluster grows only for trials that wait.
     return n_slots + 1 if os.environ.get("RAY_ADDRESS") else n_slots
 
 
-def _lengths(plan: Plan, study: Study, store: Store) -> Mapping[str, float]:
+def _lengths(plan: Plan, study: Study, store: Store, records: Sequence[TrialRecord]) -> Mapping[str, float]:
     """Return how long each trial and those that wait for it take, in seconds where these are known."""
     if all(entry.state == State.DONE for entry in plan.entries):
         return {}
-    measured = measurements_of(store)
-    return priorities(plan, expect(plan, study, measured, counts=OperationCounts()))
+    measured = measurements_of(store, records)
+    expected = expect(plan, study, measured)
+    if expected.n_unknown:  # only then operations count, and counting them takes a while
+        expected = expect(plan, study, measured, counts=OperationCounts())
+    return priorities(plan, expected)
 
 
 def _keep(run: StudyRun, used: Use) -> None:

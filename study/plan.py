@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -139,15 +139,12 @@ def _added_seeds(
     added = [record for record in known.values() if study in record.added_to]
     planned = {entry.trial_id for entry in entries}
     cells = {
-        cell_id(entry.trial.spec): entry
-        for entry in (entries if added else ())
-        if not entry.trial.is_source and entry.trial.setting is None
+        cell_id(entry.trial.spec): entry for entry in (entries if added else ()) if entry.trial.is_result
     }
     for record in added:
         of_cell = cells.get(record.cell_id)
         if of_cell is not None and record.trial_id not in planned:
-            axes = {**of_cell.trial.axes, "seed": record.spec.seed}
-            trial = replace(of_cell.trial, spec=record.spec, trial_id=record.trial_id, axes=axes)
+            trial = of_cell.trial.reseeded(record.spec)
             yield PlanEntry(trial, of_cell.cell_label, *_state(trial, known, study))
 
 

@@ -13,7 +13,7 @@ from study.failures import LossCallback
 from study.handout import Handout
 from study.lease import Lease, holding
 from study.patience import Patience, within
-from study.plan import Plan, State, plan_rows, read_plan
+from study.plan import Plan, State, make_plan, plan_rows, read_plan
 from study.preflight import check_data, check_resources, check_store_is_shared, unused_gpus
 from study.progress import StudyDisplay
 from study.reach import store_study_file
@@ -124,7 +124,8 @@ class _Drive:
         """Run the open trials, and store what became of each."""
         run.begin()
         store_study_file(run, self.study.text)
-        plan = read_plan(self.study, self.reader)
+        records = self.reader.trials()
+        plan = make_plan(self.study, records, histories=self.reader.histories)
         self.display.note(self.reader.notices)
         adopt_finished(self.store, plan)
         handout = Handout.of(
@@ -132,6 +133,7 @@ class _Drive:
             self.study,
             run,
             self.reader,
+            records=records,
             keep_failed=self.keep_failed,
             until=self.until,
             note=self.display.note,

@@ -4,13 +4,13 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from study.grid import PlannedTrial
 from study.plan import Plan, PlanEntry, State
 from trainables.errors import UserError
-from trainables.identity import cell_id, trial_id
+from trainables.identity import cell_id
 from trainables.record import names
 from trainables.resolution import with_seed
 
@@ -102,7 +102,7 @@ class MoreSeeds:
         self._until, self._metrics_of, self._study = until, metrics_of, plan.study
         self._cells: dict[str, _Cell] = {}
         self._added: set[str] = set()
-        for entry in filter(_is_result, plan.entries):
+        for entry in (entry for entry in plan.entries if entry.trial.is_result):
             self.planned(entry)
             if entry.state == State.DONE and entry.record is not None:
                 self._take_up(entry, entry.record.metrics)
@@ -127,7 +127,7 @@ class MoreSeeds:
 
     def planned(self, entry: PlanEntry) -> None:
         """Take up that a seed of a cell is planned."""
-        if not _is_result(entry):
+        if not entry.trial.is_result:
             return
         cell = self._cells.setdefault(cell_id(entry.trial.spec), _Cell(entry.cell_label, entry.trial))
         cell.seeds.add(entry.trial.spec.seed)
@@ -135,10 +135,8 @@ class MoreSeeds:
 
     def ended(self, entry: PlanEntry, status: str, metrics: Mapping[str, Any]) -> None:
         """Take up what a trial ended with; of its record, for a report does not hold all."""
-        if not _is_result(entry):
-            return
-        self.planned(entry)
-        self._take_up(entry, self._metrics_of(entry.trial_id) if status == "finished" else {})
+        if entry.trial.is_result:
+            self._take_up(entry, self._metrics_of(entry.trial_id) if status == "finished" else {})
 
     def next(self, is_done: Callable[[str], bool]) -> PlanEntry | None:
         """Return one more seed for the cell that has the fewest of those that are too wide."""
@@ -148,8 +146,7 @@ class MoreSeeds:
             spec = with_seed(cell.trial.spec, seed)
             if spec.seed != seed:
                 continue  # nothing is drawn in it: every seed is the same training
-            axes = {**cell.trial.axes, "seed": seed}
-            trial = replace(cell.trial, spec=spec, trial_id=trial_id(spec), axes=axes)
+            trial = cell.trial.reseeded(spec)
             self._added.add(trial.trial_id)
             return PlanEntry(trial, cell.label, State.TO_RUN, None, "")
         return None
@@ -185,7 +182,3 @@ class MoreSeeds:
         # A metric that no trial of the cell has will not come with more of them.
         is_hopeless = bool(cell.values) and not cell.known
         return len(cell.seeds) < self._until.max_seeds and not is_hopeless and self._is_wide(cell)
-
-
-def _is_result(entry: PlanEntry) -> bool:
-    return not entry.trial.is_source and entry.trial.setting is None

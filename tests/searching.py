@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from study.config import parse_study
+from study.dispatch import Dispatcher, Supply
 from study.plan import Plan, make_plan
 from study.search.cell import CellSearch, Tried, Trying
 from study.search.section import Setting
@@ -48,6 +49,18 @@ def searches_of(study: Study) -> dict[str, CellSearch]:
     """Return the searches that nothing is known of, by the initialization of the cell."""
     plan: Plan = make_plan(study, [])
     return {str(search.cell.axes["init"]): search for search in plan.searches}
+
+
+def dispatcher_of(plan: Plan, *supplies: Supply, **options: Any) -> Dispatcher:
+    """Return a dispatcher whose configs hold the trial's id alone."""
+    return Dispatcher(
+        plan,
+        lambda entry: {"trial_id": entry.trial_id},
+        resume_step=lambda _: 0,
+        lost_workers=0,
+        supplies=supplies,
+        **options,
+    )
 
 
 def finish(one: Tried, value: float) -> None:

@@ -7,12 +7,11 @@ from ray.tune.search import Searcher
 
 from study.budget import Budget, Use
 from study.config import parse_study
-from study.dispatch import Dispatcher
 from study.grid import Resources
 from study.plan import make_plan
 from study.search.live import LiveSearches
 from study.sections import BudgetSection
-from tests.searching import search_study
+from tests.searching import dispatcher_of, search_study
 from trainables.errors import StudyFileError
 
 
@@ -88,10 +87,7 @@ def test_an_edited_tag_counts_as_nothing_used(text: str) -> None:
 def test_when_it_is_spent_what_runs_is_finished_and_the_rest_is_told() -> None:
     plan = make_plan(parse_study(search_study().text.split("search:")[0]), [])
     reasons: list[str | None] = [None, None, "spent", "spent", "spent"]
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        why_not=lambda: reasons.pop(0),
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, why_not=lambda: reasons.pop(0))
     assert isinstance(dispatcher.suggest("one"), dict)
     assert isinstance(dispatcher.suggest("two"), dict)
     assert dispatcher.suggest("three") is None, "two are still in flight"
@@ -104,10 +100,7 @@ def test_when_it_is_spent_what_runs_is_finished_and_the_rest_is_told() -> None:
 
 def test_cells_that_are_searched_are_told_too_when_it_is_spent() -> None:
     plan = make_plan(search_study(), [])
-    dispatcher = Dispatcher(
-        plan, lambda entry: {}, resume_step=lambda _: 0, lost_workers=0, why_not=lambda: "spent",
-        supplies=[LiveSearches(plan, lambda _: {})],
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, LiveSearches(plan, lambda _: {}), why_not=lambda: "spent")
     assert dispatcher.suggest("one") == Searcher.FINISHED
     keys = {search.cell.key for search in plan.searches}
     assert dispatcher.not_run.keys() == keys | {entry.trial_id for entry in plan.entries}

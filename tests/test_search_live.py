@@ -18,7 +18,7 @@ from study.search.judge import Judge
 from study.search.live import LiveSearches
 from study.search.records import IMAGES_SEEN
 from study.sections import Study
-from tests.searching import SPACE, score_of, search_study
+from tests.searching import SPACE, dispatcher_of, score_of, search_study
 from trainables.identity import cell_id
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec
@@ -315,10 +315,7 @@ def test_no_more_settings_of_a_cell_are_in_training_at_once_than_it_allows() -> 
 def test_a_source_that_fails_takes_its_cells_with_it() -> None:
     plan = World(search_study("settings: 2")).plan()
     searches = LiveSearches(plan, lambda _: {})
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        supplies=[searches],
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, searches)
     assert isinstance(dispatcher.suggest("source"), dict)
     dispatcher.on_trial_complete("source", {"status": "failed", "cause": "no data"})
     number = 0
@@ -353,10 +350,7 @@ def test_a_setting_in_training_is_judged_at_its_rungs_alone_and_its_cell_waits_f
 def test_a_cell_whose_setting_was_taken_over_is_told() -> None:
     plan = World(search_study("settings: 1")).plan()
     searches = LiveSearches(plan, lambda _: {})
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        supplies=[searches],
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, searches)
     number = 0
     while (config := dispatcher.suggest(f"t{number}")) != Searcher.FINISHED:
         assert isinstance(config, dict)
@@ -390,10 +384,7 @@ def test_transfusions_start_warm_from_a_cell_that_has_no_depth() -> None:
 
 def test_settings_are_drawn_when_there_is_room_for_them_and_not_ahead() -> None:
     plan = World(search_study("settings: 6")).plan()
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        supplies=[LiveSearches(plan, lambda _: {})], n_fit=lambda: 2,
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, LiveSearches(plan, lambda _: {}), n_fit=lambda: 2)
     assert isinstance(dispatcher.suggest("source"), dict)
     assert isinstance(dispatcher.suggest("one"), dict)
     assert dispatcher.suggest("ahead") is None

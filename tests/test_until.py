@@ -11,9 +11,9 @@ from ray.tune.search import Searcher
 from scipy import stats
 
 from study.config import parse_study
-from study.dispatch import Dispatcher
 from study.plan import Plan, State, make_plan
 from study.until import MoreSeeds, Until
+from tests.searching import dispatcher_of
 from trainables.errors import UserError
 from trainables.identity import cell_id
 from trainables.record import TrialRecord
@@ -50,10 +50,7 @@ def run(until: Until, records: tuple[TrialRecord, ...] = ()) -> tuple[list[str],
         return {"test_auroc": value_of(entries[trial_id].trial.spec)}
 
     more = MoreSeeds(plan, until, metrics_of)
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        supplies=[more],
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, more)
     entries = dispatcher.entries
     handed_out: list[str] = []
     while (config := dispatcher.suggest(f"t{len(handed_out)}")) != Searcher.FINISHED:
@@ -99,10 +96,7 @@ def test_the_cell_with_the_fewest_seeds_is_next() -> None:
 def test_seeds_that_were_added_belong_to_the_study_and_are_not_added_again() -> None:
     plan = make_plan(parse_study(STUDY), [])
     more = MoreSeeds(plan, UNTIL, lambda _: {})
-    dispatcher = Dispatcher(
-        plan, lambda entry: {"trial_id": entry.trial_id}, resume_step=lambda _: 0, lost_workers=0,
-        supplies=[more],
-    )  # fmt: skip
+    dispatcher = dispatcher_of(plan, more)
     specs = {entry.trial_id: entry.trial.spec for entry in plan.entries}
     [source] = [entry.trial_id for entry in plan.entries if entry.trial.is_source]
     for number, trial_id in enumerate(specs):

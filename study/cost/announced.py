@@ -23,7 +23,7 @@ def _of_cell(search: CellSearch, *, first_number: int) -> Iterator[Announced]:
         return
     cell = search.cell
     tried = [one.trial for one in search.tried]
-    resources = (tried[0] if tried else cell.result_of({}, cell.seeds[0])).resources
+    resources = (tried[0] if tried else cell.as_written()).resources
     setting = cell.base.model_copy(update={"purpose": "search"})
     yield Announced(setting, resources, cell.axes, search.n_left, cell.parent_ids)
     waits_for = (*(trial.trial_id for trial in tried), *announced_ids(first_number, search.n_left))

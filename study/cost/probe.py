@@ -61,7 +61,7 @@ def probe_study(study: Study, plan: Plan, *, store: Store, report: Report) -> Pr
     entries = [entry for entry in plan.entries if entry.state not in CLOSED]
     # What a search will draw is not known yet; its cell as the file has it stands for it.
     entries += [
-        PlanEntry(search.cell.result_of({}, search.cell.seeds[0]), search.label, State.TO_RUN, None, "")
+        PlanEntry(search.cell.as_written(), search.label, State.TO_RUN, None, "")
         for search in plan.searches
         if not search.is_decided
     ]
