@@ -530,7 +530,7 @@ def real(path: str) -> Path:
 
 
 def test_real_chest_x_rays_load() -> None:
-    dataset = load(real("pneumoniamnist.npz"), **find_dataset("pneumoniamnist"))
+    dataset = load(real("pneumoniamnist.npz"), **find_dataset("pneumoniamnist"), partial=True)
     assert dataset.classes == ("normal", "pneumonia")
     assert len(dataset.test.labels) == 624
     assert class_counts(dataset)["test"] == [234, 390]
