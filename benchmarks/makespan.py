@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,10 @@ def sleeper(folder: str) -> type:
                 "began": self.began,
                 "ended": time.time(),
                 "seconds": self.config["seconds"],
-                "status": "finished" if is_done else "running",
+                "reports": [
+                    {**trial, "status": "finished" if is_done else "running"}
+                    for trial in self.config.get("trials", ())
+                ],
                 "done": is_done,
             }
 
@@ -164,7 +167,7 @@ def run_ours(seconds: list[float]) -> list[Interval]:
     from study.config import parse_study
     from study.dispatch import Dispatcher
     from study.failures import LossCallback
-    from study.plan import make_plan
+    from study.plan import PlanEntry, make_plan
     from study.stopping import StopRequest
 
     seconds = [MEETING] * SLOTS + seconds
@@ -176,9 +179,13 @@ def run_ours(seconds: list[float]) -> list[Interval]:
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
             results.append(trial.last_result)
 
+    def config_of(entries: Sequence[PlanEntry]) -> dict[str, Any]:
+        (trial_id,) = (entry.trial_id for entry in entries)
+        return {"trials": [{"trial_id": trial_id}], "seconds": by_trial[trial_id], "cpu": 1, "gpu": 0}
+
     dispatcher = Dispatcher(
         plan,
-        lambda entry: {"trial_id": entry.trial_id, "seconds": by_trial[entry.trial_id], "cpu": 1, "gpu": 0},
+        config_of,
         resume_step=lambda trial_id: 0,
         lost_workers=0,
         length_of=lambda entry: by_trial[entry.trial_id] or math.inf,

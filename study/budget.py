@@ -97,17 +97,16 @@ class Budget:
 
 
 class BudgetCallback(tune.Callback):
-    """Tells a budget what Tune runs."""
+    """Tells a budget what Tune runs: what a worker holds, however many trials it trains together."""
 
-    def __init__(self, budget: Budget, resources_of: Callable[[str], Resources]) -> None:
-        self._budget, self._resources_of = budget, resources_of
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks for a restore that never comes
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        trial_id = trial.config["trial_id"]
-        self._budget.began(trial_id, self._resources_of(trial_id))
+        self._budget.began(trial.trial_id, Resources(trial.config["cpu"], trial.config["gpu"]))
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: Mapping[str, Any], **_: Any
@@ -115,7 +114,7 @@ class BudgetCallback(tune.Callback):
         self._budget.note()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._budget.ended(trial.config["trial_id"])
+        self._budget.ended(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._budget.ended(trial.config["trial_id"])
+        self._budget.ended(trial.trial_id)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -9,6 +10,20 @@ from ray.tune.search import Searcher
 
 from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
+from trainables.progress import reports_of
+
+
+@dataclass(frozen=True)
+class StackLimits:
+    """Which trials may be trained together: those of equal limits.
+
+    Attributes:
+        key: what they have in common.
+        most: of them in one stack.
+    """
+
+    key: str
+    most: int
 
 
 class Supply(Protocol):
@@ -58,7 +73,7 @@ class Dispatcher(Searcher):
     work since the last state, not the trial; one that keeps losing it without getting further is given up.
 
     Args:
-        config_of: the config of a trial, plain data.
+        config_of: the config of trials for one worker, plain data.
         resume_step: the step at which a trial would go on: a worker that is lost after its trial has moved
             on does not count against it. None while MLflow is away: that does not count either.
         lost_workers: how often in a row a trial may lose its worker without getting further; lost nodes are
@@ -70,6 +85,7 @@ class Dispatcher(Searcher):
         n_fit: how many trials the machines hold at once. Tune asks ahead; the supplies, which decide by what
             is known by now, are not asked for more.
         is_strict: nothing at all is handed out ahead.
+        stack_of: with which trials one may go to a worker, to be trained together with them.
 
     Attributes:
         entries: every trial that is known by now, by its id.
@@ -82,7 +98,7 @@ class Dispatcher(Searcher):
     def __init__(
         self,
         plan: Plan,
-        config_of: Callable[[PlanEntry], Mapping[str, Any]],
+        config_of: Callable[[Sequence[PlanEntry]], Mapping[str, Any]],
         *,
         resume_step: Callable[[str], int | None],
         lost_workers: int,
@@ -92,11 +108,12 @@ class Dispatcher(Searcher):
         why_not: Callable[[], str | None] = lambda: None,
         n_fit: Callable[[], float] = lambda: math.inf,
         is_strict: bool = False,
+        stack_of: Callable[[PlanEntry], "StackLimits | None"] = lambda entry: None,
     ) -> None:
         super().__init__()
         self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
         self._length_of, self._supplies, self._why_not = length_of, supplies, why_not
-        self._n_fit, self._is_strict = n_fit, is_strict
+        self._n_fit, self._is_strict, self._stack_of = n_fit, is_strict, stack_of
         self._children = plan.children
         self.entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
@@ -105,7 +122,7 @@ class Dispatcher(Searcher):
         self.set_aside = {e.trial_id for e in plan.entries if e.state == State.PRUNED or has_diverged(e)}
         self._done = {entry.trial_id for entry in plan.entries if entry.state == State.DONE}
         self._lost_at_step: dict[str, int] = {}
-        self._in_flight: dict[str, str] = {}
+        self._in_flight: dict[str, list[str]] = {}
         self._pruned: set[str] = set()
         self._dying: set[str] = set()
         self._losses: dict[str, list[Loss]] = {}
@@ -137,7 +154,7 @@ class Dispatcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the config of a ready trial, None while none is ready, FINISHED at the end."""
+        """Return the config of ready trials, None while none is ready, FINISHED at the end."""
         if (reason := self._why_not()) is not None:
             return self._end(reason)
         self._take_released()
@@ -146,9 +163,10 @@ class Dispatcher(Searcher):
             return None
         chosen = self._next(is_full=is_full)
         if chosen is not None:
-            self._in_flight[trial_id] = chosen
-            self.set_aside.discard(chosen)
-            return dict(self._config_of(self.entries[chosen]))
+            together = [chosen, *self._companions(chosen)]
+            self._in_flight[trial_id] = together
+            self.set_aside -= {*together}
+            return dict(self._config_of([self.entries[one] for one in together]))
         if self._waiting or self._in_flight or self._dying:
             return None
         self._note_unfinished(_UNFINISHED)
@@ -159,36 +177,61 @@ class Dispatcher(Searcher):
         """How many more trials the supplies will want, as far as one can say."""
         return sum(supply.n_announced for supply in self._supplies)
 
-    def trial_of(self, tune_id: str) -> str | None:
-        """Return the trial that Tune calls by an id, while it is in flight."""
-        return self._in_flight.get(tune_id)
+    def trials_of(self, tune_id: str) -> list[str]:
+        """Return the trials that Tune calls by an id, while they are in flight."""
+        return self._in_flight.get(tune_id, [])
 
     def pruned(self, trial_id: str) -> None:
         """Take up that a trial in flight is stopped for now: it has not failed, and may go on later."""
         self._pruned.add(trial_id)
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Take up the trials of a stack that have ended while the others go on."""
+        for report in reports_of(result):
+            if report["trial_id"] in self.trials_of(trial_id) and report["status"] != "running":
+                self._in_flight[trial_id].remove(report["trial_id"])
+                self._has_ended(report)
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Release the children of a finished trial, or give them up."""
-        done = self._in_flight.pop(trial_id, None)
-        if done is None:
-            return
-        status = (result or {}).get("status")
-        if error:
-            self._dying.add(done)  # `worker_lost` says of what
-        elif done in self._pruned:
-            self._pruned.remove(done)
-            self.set_aside.add(done)
-        elif result is not None and status == "failed":
-            is_diverged = bool(result.get("is_diverged"))
-            self._has_failed(done, result.get("cause") or "unknown cause", is_diverged=is_diverged)
+        """Release the children of finished trials, or give them up."""
+        self.on_trial_result(trial_id, result or {})
+        for left in self._in_flight.pop(trial_id, []):
+            if error:
+                self._dying.add(left)  # `worker_lost` says of what
+            elif left in self._pruned:
+                self._pruned.remove(left)
+                self.set_aside.add(left)
+
+    def _has_ended(self, report: Mapping[str, Any]) -> None:
+        done, status = report["trial_id"], report["status"]
+        if status == "failed":
+            is_diverged = bool(report.get("is_diverged"))
+            self._has_failed(done, report.get("cause") or "unknown cause", is_diverged=is_diverged)
         elif status == "taken over":
             reason = "another process has begun to train it; run the study again when that has ended"
             self.not_run[done] = reason
             self._skip_children(done, reason)
-        elif result is not None and status in ("finished", "reused"):
-            self._has_finished(done, _metrics(result))
+        else:
+            self._has_finished(done, report.get("metrics") or {})
+
+    def _companions(self, chosen: str) -> list[str]:
+        """Take ready trials that are trained together with one, so many that no free slot is left idle."""
+        limits = self._limits(chosen)
+        if limits is None:
+            return []
+        ready = sorted(self._ready)
+        alike = [trial_id for *_, trial_id in ready if self._limits(trial_id) == limits]
+        n_free = max(1.0, self._n_fit() - len(self._in_flight))
+        share = math.ceil((1 + len(alike)) / n_free) if math.isfinite(n_free) else limits.most
+        together = alike[: min(limits.most, share) - 1]
+        self._ready = [item for item in ready if item[-1] not in together]
+        return together
+
+    def _limits(self, trial_id: str) -> "StackLimits | None":
+        """Return with what a trial can be stacked; one that has lost a worker goes alone."""
+        return None if trial_id in self._losses else self._stack_of(self.entries[trial_id])
 
     def _next(self, *, is_full: bool) -> str | None:
         """Return a trial to hand out: a ready one, or what a supply wants before the rest."""
@@ -309,9 +352,3 @@ def has_diverged(entry: PlanEntry) -> bool:
     """Whether a setting of a search has failed in a way that it would again."""
     is_setting, record = entry.trial.setting is not None, entry.record
     return entry.state == State.FAILED and is_setting and record is not None and record.is_diverged
-
-
-def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics of a report, which Tune flattens at the end of a trial."""
-    flat = {key.removeprefix("metrics/"): v for key, v in result.items() if key.startswith("metrics/")}
-    return {**flat, **(result.get("metrics") or {})}

@@ -70,7 +70,7 @@ class _Told(Protocol):
 
 
 class LossCallback(tune.Callback):
-    """Tells the searcher and the display what a worker died of.
+    """Tells the searcher and the display what a worker died of, for each trial it was given.
 
     Tune tells its searcher that a worker died, and its callbacks, right after, of what.
     """
@@ -88,7 +88,8 @@ class LossCallback(tune.Callback):
         node_is_alive = isinstance(error, RayTaskError) or _is_alive(node_id)
         loss = loss_of(error, str(trial.get_error() or ""), node_is_alive=node_is_alive)
         for one in self._told:
-            one.worker_lost(trial.config["trial_id"], loss)
+            for config in trial.config["trials"]:
+                one.worker_lost(config["trial_id"], loss)
 
 
 def _is_alive(node_id: str | None) -> bool:

@@ -20,8 +20,9 @@ from study.patience import within
 from study.plan import Plan, PlanEntry, State
 from study.search.judge import Judge
 from study.search.live import LiveSearches
+from study.stacks import stack_limits
 from study.tracking import StudyRun, mark_pruned
-from study.tuning import trial_config
+from study.tuning import worker_config
 from study.until import MoreSeeds, Until
 from trainables.record import RecordReader, Store, TrialRecord, names
 
@@ -108,9 +109,10 @@ class Handout:
         used = Use.parse(run.tag(names.USED))
         budget = Budget(study.budget, used, lambda now: _keep(run, now))
 
-        def config_of(entry: PlanEntry) -> dict[str, Any]:
-            marks = {k: v for supply in supplies for k, v in supply.marks(entry.trial_id).items()}
-            return trial_config(entry, study, run.store, marks)
+        def config_of(entries: Sequence[PlanEntry]) -> dict[str, Any]:
+            ids = [entry.trial_id for entry in entries]
+            marks = {one: {k: v for s in supplies for k, v in s.marks(one).items()} for one in ids}
+            return worker_config(entries, study, run.store, marks)
 
         lengths = _lengths(plan, study, run.store, records)
         told: list[Supply] = [*supplies]
@@ -127,6 +129,7 @@ class Handout:
             why_not=budget.why_not,
             n_fit=lambda: _n_fit(wanted, study),
             is_strict=study.budget.is_given,
+            stack_of=lambda entry: stack_limits(entry, study),
         )
 
         def tell(label: str, trial_id: str, why: str) -> None:
@@ -134,7 +137,7 @@ class Handout:
             archive.note_pruned(trial_id, why)
 
         judge = Judge(searches, dispatcher, tell)
-        callbacks = (BudgetCallback(budget, lambda trial_id: dispatcher.entries[trial_id].trial.resources),)
+        callbacks = (BudgetCallback(budget),)
         return cls(plan, dispatcher, callbacks, judge.ends_early, searches, more_seeds, budget)
 
     @property

@@ -21,6 +21,7 @@ from study.dispatch import Dispatcher
 from study.durations import duration
 from study.failures import Loss
 from study.plan import Plan, PlanEntry, State
+from trainables.progress import reports_of
 
 SHOWN_FAILURES = 5
 FORECAST_EVERY_S = 5.0
@@ -32,6 +33,7 @@ class _Running:
 
     label: str
     began: float
+    n_together: int = 1
     step: int = 0
     total_steps: int = 0
     first_step: int | None = None
@@ -108,9 +110,10 @@ class StudyDisplay:
         """Return the callback through which Ray Tune reports."""
         return _Reporter(self)
 
-    def trial_started(self, trial_id: str) -> None:
-        """Show a trial as running."""
-        self._running[trial_id] = _Running(self._entries[trial_id].label, time.monotonic())
+    def trial_started(self, trial_id: str, *, n_together: int = 1) -> None:
+        """Show a trial as running, perhaps in a stack of several."""
+        label = self._entries[trial_id].label
+        self._running[trial_id] = _Running(label, time.monotonic(), n_together=n_together)
 
     def trial_reported(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take up a trial's progress, and what it noticed."""
@@ -133,7 +136,7 @@ class StudyDisplay:
         if status in ("finished", "reused"):
             self._n_finished += 1
             if self.forecast is not None and status == "finished":
-                self.forecast.note_done(trial_id, seconds)
+                self.forecast.note_done(trial_id, seconds / running.n_together)
             score = (result.get("metrics") or {}).get("test_auroc")
             scored = f"test AUROC {score:.3f}, " if score is not None else ""
             self._line(f"{status} {running.label} ({scored}{duration(seconds)})")
@@ -141,6 +144,10 @@ class StudyDisplay:
             self._line(f"failed {running.label}: {result.get('cause')}", style="red")
         elif status == "taken over":
             self._line(f"left {running.label} to another process", style="yellow")
+
+    def trial_left(self, trial_id: str) -> None:
+        """Take a trial off the table that was stopped."""
+        self._running.pop(trial_id, None)
 
     def worker_lost(self, trial_id: str, loss: Loss) -> None:
         """Take a trial off the table; the searcher decides whether it is handed out again."""
@@ -265,13 +272,24 @@ class _Reporter(tune.Callback):
         return {}  # Tune pickles its callbacks for a restore that never comes
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._display.trial_started(trial.config["trial_id"])
+        together = [config["trial_id"] for config in trial.config["trials"]]
+        for trial_id in together:
+            self._display.trial_started(trial_id, n_together=len(together))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **_: Any) -> None:
-        self._display.trial_reported(trial.config["trial_id"], result)
+        self._pass_on(result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **_: Any) -> None:
-        self._display.trial_ended(trial.config["trial_id"], trial.last_result or {})
+        self._pass_on(trial.last_result or {})
+        for config in trial.config["trials"]:
+            self._display.trial_left(config["trial_id"])
+
+    def _pass_on(self, result: dict[str, Any]) -> None:
+        for report in reports_of(result):
+            if report["status"] == "running":
+                self._display.trial_reported(report["trial_id"], report)
+            else:
+                self._display.trial_ended(report["trial_id"], report)
 
 
 @contextmanager

@@ -89,7 +89,9 @@ class ResourcesSection(SpecModel):
     Attributes:
         cpu: cores; below 1, trials share a core.
         gpu: GPUs; a fraction lets trials share one, `auto` chooses it by the memory that a trial needs.
-        slots: how many trials may run at once; None leaves it to the resources.
+        slots: how many trials, or stacks of them, may run at once; None leaves it to the resources.
+        stack: how many trials that differ in their seed, initialization or rates a worker may train together,
+            with the resources of one: a GPU that a small network leaves idle does more.
         by_architecture: exceptions.
         gpu_memory_gb: of one GPU, 10^9 bytes, for `auto`; None takes what a record or a probe says.
     """
@@ -97,6 +99,7 @@ class ResourcesSection(SpecModel):
     cpu: Positive = 1.0
     gpu: Gpus = 0.0
     slots: Annotated[int, Field(ge=1)] | None = None
+    stack: Annotated[int, Field(ge=1, le=256)] = 1
     by_architecture: Annotated[dict[str, ArchitectureResources], AfterValidator(_known_architectures)] = (
         Field(default_factory=dict)
     )

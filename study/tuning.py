@@ -34,35 +34,50 @@ class_cache.ENV_VARS_TO_PROPAGATE = frozenset(
 )
 
 
-def trial_config(
-    entry: PlanEntry, study: Study, store: Store, marks: Mapping[str, str] | None = None
+def worker_config(
+    entries: Sequence[PlanEntry],
+    study: Study,
+    store: Store,
+    marks: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """Return what a worker is told of its trial, plain data.
+    """Return what a worker is told of the trials it trains together, plain data.
 
     Args:
-        marks: tags that say what the trial is to its study.
+        entries: at least one; all ask for the same resources.
+        marks: by trial, tags that say what it is to its study.
     """
+    resources = entries[0].trial.resources
+    return {
+        "trials": [
+            {
+                "trial_id": entry.trial_id,
+                "spec": entry.trial.spec.model_dump_json(),
+                "options": _options(entry, study).model_dump_json(),
+                "marks": dict((marks or {}).get(entry.trial_id, {})),
+            }
+            for entry in entries
+        ],
+        "tracking_uri": store.display_uri,  # Ray writes it to its logs
+        "experiment": store.experiment,
+        "study": study.name,
+        "cpu": resources.cpu,
+        "gpu": resources.gpu,
+    }
+
+
+def _options(entry: PlanEntry, study: Study) -> RunOptions:
     resources = entry.trial.resources
-    options = study.options.model_copy(
+    return study.options.model_copy(
         update={
-            "threads": max(1, int(resources.cpu)),
+            # Those of a trial on several GPUs, which has a process for each, share its cores.
+            "threads": max(1, int(resources.cpu / max(1, resources.gpu))),
+            "processes": max(1, int(resources.gpu)),
             **_kept(entry, study),
             "rungs": _rungs(entry, study),
             # Ray does not hide the GPUs of a machine from a trial that asked for none.
             "device": "auto" if resources.gpu else "cpu",
         }
     )
-    return {
-        "trial_id": entry.trial_id,
-        "spec": entry.trial.spec.model_dump_json(),
-        "options": RunOptions.model_dump_json(options),
-        "tracking_uri": store.display_uri,  # Ray writes it to its logs
-        "experiment": store.experiment,
-        "study": study.name,
-        "marks": dict(marks or {}),
-        "cpu": resources.cpu,
-        "gpu": resources.gpu,
-    }
 
 
 def _kept(entry: PlanEntry, study: Study) -> dict[str, Any]:

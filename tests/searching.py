@@ -1,12 +1,12 @@
 """A study with a search, and trials that answer at once: for the tests of searches."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from study.config import parse_study
 from study.dispatch import Dispatcher, Supply
-from study.plan import Plan, make_plan
+from study.plan import Plan, PlanEntry, make_plan
 from study.search.cell import CellSearch, Tried, Trying
 from study.search.section import Setting
 from study.sections import Study
@@ -51,11 +51,33 @@ def searches_of(study: Study) -> dict[str, CellSearch]:
     return {str(search.cell.axes["init"]): search for search in plan.searches}
 
 
+def bare_config(entries: Sequence[PlanEntry]) -> dict[str, Any]:
+    """Return what a worker is told, as far as a dispatcher's tests want to know it."""
+    return {"trials": [{"trial_id": entry.trial_id} for entry in entries]}
+
+
+def only_trial(config: Mapping[str, Any]) -> str:
+    """Return the one trial of such a config."""
+    (trial,) = config["trials"]
+    return str(trial["trial_id"])
+
+
+def report_of(trial_id: str, status: str = "finished", **report: object) -> dict[str, Any]:
+    """Return what Tune hears of one trial."""
+    return {"reports": [{"trial_id": trial_id, "status": status, **report}]}
+
+
+def end(dispatcher: Dispatcher, tune_id: str, status: str = "finished", **report: object) -> None:
+    """Do what Tune does when the one trial of a worker ends."""
+    (trial_id,) = dispatcher.trials_of(tune_id)
+    dispatcher.on_trial_complete(tune_id, report_of(trial_id, status, **report))
+
+
 def dispatcher_of(plan: Plan, *supplies: Supply, **options: Any) -> Dispatcher:
     """Return a dispatcher whose configs hold the trial's id alone."""
     return Dispatcher(
         plan,
-        lambda entry: {"trial_id": entry.trial_id},
+        bare_config,
         resume_step=lambda _: 0,
         lost_workers=0,
         supplies=supplies,

@@ -27,7 +27,7 @@ def chosen(split: Split, rows: slice | np.ndarray) -> Split:
 
 
 def flat(split: Split) -> np.ndarray:
-    return split.images.reshape(len(split.images), -1)
+    return np.asarray(split.images).reshape(len(split.images), -1)
 
 
 def with_marks(dataset: Dataset) -> Dataset:

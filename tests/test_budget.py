@@ -11,7 +11,7 @@ from study.grid import Resources
 from study.plan import make_plan
 from study.search.live import LiveSearches
 from study.sections import BudgetSection
-from tests.searching import dispatcher_of, search_study
+from tests.searching import dispatcher_of, end, search_study
 from trainables.errors import StudyFileError
 
 
@@ -91,8 +91,8 @@ def test_when_it_is_spent_what_runs_is_finished_and_the_rest_is_told() -> None:
     assert isinstance(dispatcher.suggest("one"), dict)
     assert isinstance(dispatcher.suggest("two"), dict)
     assert dispatcher.suggest("three") is None, "two are still in flight"
-    dispatcher.on_trial_complete("one", {"status": "finished"})
-    dispatcher.on_trial_complete("two", {"status": "finished"})
+    end(dispatcher, "one")
+    end(dispatcher, "two")
     assert dispatcher.suggest("four") == Searcher.FINISHED
     assert len(dispatcher.not_run) == len(plan.entries) - 2
     assert set(dispatcher.not_run.values()) == {"spent"}

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.search import Searcher
 
-from study.dispatch import Dispatcher
+from study.dispatch import Dispatcher, StackLimits
 from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
+from tests.searching import bare_config, end, only_trial
 
 KILLED = Loss("killed from outside")
 NODE_LOST = Loss("its node was lost", is_of_node=True)
@@ -35,7 +36,7 @@ def make_searcher(
 ) -> Dispatcher:
     return Dispatcher(
         Plan("s", entries, (), 0),
-        lambda chosen: {"trial_id": chosen.trial_id},
+        bare_config,
         resume_step=resume_step,
         lost_workers=lost_workers,
         keep_failed=keep_failed,
@@ -44,7 +45,7 @@ def make_searcher(
 
 def lose(searcher: Dispatcher, tune_id: str, loss: Loss = KILLED) -> None:
     """What Tune does when the worker of a trial dies."""
-    trial_id = searcher._in_flight[tune_id]
+    (trial_id,) = searcher.trials_of(tune_id)
     searcher.on_trial_complete(trial_id=tune_id, error=True)
     assert suggest(searcher, "between") != trial_id
     searcher.worker_lost(trial_id, loss)
@@ -54,7 +55,7 @@ def suggest(searcher: Dispatcher, tune_id: str) -> str | None:
     config = searcher.suggest(tune_id)
     if config == Searcher.FINISHED:
         return "FINISHED"
-    return config["trial_id"] if isinstance(config, dict) else None
+    return only_trial(config) if isinstance(config, dict) else None
 
 
 @st.composite
@@ -89,7 +90,7 @@ def test_every_trial_is_accounted_for_once_and_never_before_its_parents(
             searcher.on_trial_complete(trial_id=ending, error=True)
             searcher.worker_lost(trial_id, data.draw(st.sampled_from([KILLED, NODE_LOST])))
         else:
-            searcher.on_trial_complete(trial_id=ending, result={"status": how, "cause": "why"})
+            end(searcher, ending, how, cause="why")
             if how in ("finished", "reused"):
                 finished.append(trial_id)
     else:
@@ -104,7 +105,7 @@ def test_children_start_the_moment_their_parent_is_committed_and_parents_go_firs
     assert suggest(searcher, "a") == "t1"  # a parent, though later in the plan
     assert suggest(searcher, "b") == "t0"
     assert suggest(searcher, "c") is None
-    searcher.on_trial_complete(trial_id="a", result={"status": "finished"})
+    end(searcher, "a")
     assert suggest(searcher, "c") == "t2"
     assert suggest(searcher, "d") == "t3"
 
@@ -112,7 +113,7 @@ def test_children_start_the_moment_their_parent_is_committed_and_parents_go_firs
 def test_a_failed_parent_leaves_its_descendants_with_the_reason_and_the_rest_goes_on() -> None:
     searcher = make_searcher(entry(0), entry(1, 0), entry(2, 1), entry(3))
     assert suggest(searcher, "a") == "t0"
-    searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "train_loss became nan"})
+    end(searcher, "a", "failed", cause="train_loss became nan")
     assert searcher.failed == {"t0": "train_loss became nan"}
     assert searcher.not_run["t1"] == "its source failed: cell · seed 0: train_loss became nan"
     assert searcher.not_run["t2"] == searcher.not_run["t1"]
@@ -162,7 +163,7 @@ def test_a_worker_that_is_lost_while_mlflow_is_away_does_not_count_and_nobody_wa
 def test_a_trial_that_ended_well_is_not_handed_out_again_when_tune_tells_of_an_error() -> None:
     searcher = make_searcher(entry(0))
     assert suggest(searcher, "a") == "t0"
-    searcher.on_trial_complete(trial_id="a", result={"status": "finished"})
+    end(searcher, "a")
     searcher.worker_lost("t0", KILLED)
     assert suggest(searcher, "b") == "FINISHED"
 
@@ -170,7 +171,7 @@ def test_a_trial_that_ended_well_is_not_handed_out_again_when_tune_tells_of_an_e
 def test_a_trial_that_another_process_trains_is_left_to_it_with_its_children() -> None:
     searcher = make_searcher(entry(0), entry(1, 0))
     suggest(searcher, "a")
-    searcher.on_trial_complete(trial_id="a", result={"status": "taken over"})
+    end(searcher, "a", "taken over")
     assert searcher.not_run.keys() == {"t0", "t1"}
     assert "another process has begun to train it" in searcher.not_run["t1"]
     assert suggest(searcher, "b") == "FINISHED"
@@ -194,7 +195,7 @@ def test_what_is_done_is_not_run_again_and_what_failed_is_unless_it_shall_be_kep
 def test_a_trial_stopped_by_a_signal_is_neither_done_nor_failed() -> None:
     searcher = make_searcher(entry(0), entry(1, 0))
     suggest(searcher, "a")
-    searcher.on_trial_complete(trial_id="a", result={"status": "running"})
+    end(searcher, "a", "running")
     assert suggest(searcher, "b") is None, "its child has not become ready"
     assert not searcher.failed
     assert not searcher.not_run
@@ -205,7 +206,7 @@ def test_among_equals_the_longest_goes_first_and_parents_before_all() -> None:
     lengths = {"t0": 1.0, "t1": 5.0, "t2": 0.5, "t3": 0.5, "t4": 5.0}
     searcher = Dispatcher(
         Plan("s", tuple(entries), (), 0),
-        lambda chosen: {"trial_id": chosen.trial_id},
+        bare_config,
         resume_step=lambda _: 0,
         lost_workers=0,
         length_of=lambda chosen: lengths[chosen.trial_id],
@@ -217,7 +218,7 @@ def test_among_equals_the_longest_goes_first_and_parents_before_all() -> None:
 def test_a_parent_that_is_trained_again_does_not_touch_a_child_that_is_done() -> None:
     searcher = make_searcher(entry(0), entry(1, 0, state=State.DONE))
     assert suggest(searcher, "a") == "t0"
-    searcher.on_trial_complete("a", {"status": "finished"})
+    end(searcher, "a")
     assert suggest(searcher, "b") == "FINISHED"
 
 
@@ -225,7 +226,7 @@ def test_with_a_budget_nothing_is_handed_out_ahead_and_without_one_all_that_is_r
     def make(*, is_strict: bool) -> Dispatcher:
         return Dispatcher(
             Plan("s", tuple(entry(number) for number in range(4)), (), 0),
-            lambda chosen: {"trial_id": chosen.trial_id},
+            bare_config,
             resume_step=lambda _: 0,
             lost_workers=0,
             n_fit=lambda: 2,
@@ -234,6 +235,118 @@ def test_with_a_budget_nothing_is_handed_out_ahead_and_without_one_all_that_is_r
 
     strict, loose = make(is_strict=True), make(is_strict=False)
     assert [suggest(strict, name) for name in "abc"] == ["t0", "t1", None]
-    strict.on_trial_complete("a", {"status": "finished"})
+    end(strict, "a")
     assert suggest(strict, "d") == "t2"
     assert [suggest(loose, name) for name in "abc"] == ["t0", "t1", "t2"]
+
+
+def stacker(
+    *entries: PlanEntry, most: int = 8, slots: float = 1, keys: dict[str, str] | None = None
+) -> Dispatcher:
+    return Dispatcher(
+        Plan("s", entries, (), 0),
+        bare_config,
+        resume_step=lambda _: 0,
+        lost_workers=2,
+        n_fit=lambda: slots,
+        stack_of=lambda chosen: StackLimits((keys or {}).get(chosen.trial_id, "same"), most),
+    )
+
+
+def together(searcher: Dispatcher, tune_id: str) -> list[str]:
+    config = searcher.suggest(tune_id)
+    return [trial["trial_id"] for trial in config["trials"]] if isinstance(config, dict) else []
+
+
+def report(searcher: Dispatcher, tune_id: str, **statuses: str) -> None:
+    """Several members of a stack report at once."""
+    reports = [{"trial_id": one, "status": status, "cause": "why"} for one, status in statuses.items()]
+    searcher.on_trial_result(tune_id, {"reports": reports})
+
+
+def test_ready_trials_of_one_kind_go_together() -> None:
+    keys = {"t2": "other"}
+    searcher = stacker(*(entry(i) for i in range(5)), entry(5, 0), most=3, keys=keys)
+    assert together(searcher, "a") == ["t0", "t1", "t3"]  # t0 is needed, so it goes first
+    assert together(searcher, "b") == ["t2"]
+    assert together(searcher, "c") == ["t4"]
+
+
+def test_a_stack_leaves_no_slot_idle() -> None:
+    searcher = stacker(*(entry(i) for i in range(10)), slots=4)
+    sizes = [len(together(searcher, tune_id)) for tune_id in "abcd"]
+    assert sizes == [3, 3, 2, 2]
+
+
+def test_a_member_that_ends_is_heard_of_while_the_others_go_on() -> None:
+    searcher = stacker(entry(0), entry(1), entry(2, 0), entry(3, 1))
+    assert together(searcher, "a") == ["t0", "t1"]
+    report(searcher, "a", t0="finished", t1="running")
+    assert together(searcher, "b") == ["t2"]
+    report(searcher, "a", t1="failed")
+    assert searcher.failed == {"t1": "why"}
+    assert searcher.not_run.keys() == {"t3"}
+    assert searcher.trials_of("a") == []
+
+
+def test_what_is_reported_twice_counts_once() -> None:
+    searcher = stacker(entry(0), entry(1))
+    assert together(searcher, "a") == ["t0", "t1"]
+    report(searcher, "a", t0="failed")
+    searcher.failed.clear()
+    report(searcher, "a", t0="failed")
+    searcher.on_trial_complete("a", {"reports": [{"trial_id": "t1", "status": "finished"}]})
+    assert searcher.failed == {}
+    assert searcher.suggest("b") == Searcher.FINISHED
+
+
+def test_a_lost_worker_costs_only_who_was_left_in_it_and_these_go_alone() -> None:
+    searcher = stacker(entry(0), entry(1), entry(2))
+    assert together(searcher, "a") == ["t0", "t1", "t2"]
+    report(searcher, "a", t0="finished")
+    searcher.on_trial_complete("a", error=True)
+    for trial_id in ("t0", "t1", "t2"):
+        searcher.worker_lost(trial_id, KILLED)
+    assert together(searcher, "b") == ["t1"]
+    assert together(searcher, "c") == ["t2"]
+    assert together(searcher, "d") == []
+
+
+@given(entries=lineages(), data=st.data(), slots=st.integers(1, 3), most=st.integers(1, 4))
+def test_stacks_account_for_every_trial_too(
+    entries: list[PlanEntry], data: st.DataObject, slots: int, most: int
+) -> None:
+    searcher = stacker(*entries, most=most, slots=slots)
+    parents_of = {e.trial_id: e.trial.parent_ids for e in entries}
+    in_flight: set[str] = set()
+    finished: list[str] = []
+    for tick in range(500):
+        config = searcher.suggest(f"tune{tick}") if len(in_flight) < slots else None
+        if config == Searcher.FINISHED:
+            break
+        if isinstance(config, dict):
+            chosen = [trial["trial_id"] for trial in config["trials"]]
+            assert 1 <= len(chosen) <= most
+            assert all(set(parents_of[one]) <= set(finished) for one in chosen)
+            in_flight.add(f"tune{tick}")
+            continue
+        assert in_flight, "the searcher waits for nothing"
+        ending = data.draw(st.sampled_from(sorted(in_flight)))
+        members = [*searcher.trials_of(ending)]
+        if data.draw(st.booleans()):
+            in_flight.remove(ending)
+            searcher.on_trial_complete(ending, error=True)
+            for one in members:
+                searcher.worker_lost(one, data.draw(st.sampled_from([KILLED, NODE_LOST])))
+            continue
+        one = data.draw(st.sampled_from(members))
+        how = data.draw(st.sampled_from(["finished", "failed"]))
+        finished += [one] if how == "finished" else []
+        if len(members) > 1:
+            report(searcher, ending, **{one: how})
+        else:
+            in_flight.remove(ending)
+            end(searcher, ending, how)
+    else:
+        pytest.fail("the searcher never finished")
+    assert sorted([*finished, *searcher.failed, *searcher.not_run]) == sorted(parents_of)

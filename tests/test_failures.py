@@ -72,7 +72,7 @@ def test_searcher_and_display_hear_of_a_loss_even_if_its_error_cannot_be_read() 
         raise OSError("No space left on device")
 
     trial: Any = SimpleNamespace(
-        config={"trial_id": "t0"},
+        config={"trials": [{"trial_id": "t0"}]},
         last_result={},
         get_pickled_error=unreadable,
         get_error=lambda: "its node has died",
@@ -89,7 +89,7 @@ def test_the_node_of_a_worker_is_looked_up_where_ray_knows_of_it(monkeypatch: py
     heard = []
     for node_id in ("here", "gone", "never seen"):
         trial: Any = SimpleNamespace(
-            config={"trial_id": node_id},
+            config={"trials": [{"trial_id": node_id}]},
             last_result={"node_id": node_id},
             get_pickled_error=ActorDiedError,
             get_error=lambda: "",

@@ -14,6 +14,7 @@ from study.failures import Loss
 from study.grid import Resources
 from study.plan import Plan, State
 from study.progress import StudyDisplay, bar, duration
+from tests.searching import bare_config, end
 from tests.test_dispatch import entry
 
 
@@ -21,7 +22,7 @@ def make(*, terminal: bool) -> tuple[StudyDisplay, Plan, Dispatcher, StringIO]:
     output = StringIO()
     console = Console(file=output, force_terminal=terminal, width=120, color_system=None)
     plan = Plan("demo", (entry(0, state=State.DONE), *(entry(i) for i in range(1, 5))), (), 0)
-    searcher = Dispatcher(plan, lambda e: {"trial_id": e.trial_id}, resume_step=lambda _: 0, lost_workers=2)
+    searcher = Dispatcher(plan, bare_config, resume_step=lambda _: 0, lost_workers=2)
     return StudyDisplay(console), plan, searcher, output
 
 
@@ -53,7 +54,7 @@ def test_on_a_terminal_running_trials_are_rows_and_failures_stay_visible() -> No
         display.trial_started("t1")
         display.trial_reported("t1", report(40, score=0.75))
         display.trial_started("t2")
-        searcher.on_trial_complete(trial_id="a", result={"status": "failed", "cause": "no file scan.png"})
+        end(searcher, "a", "failed", cause="no file scan.png")
         display.console.print(display._render())
     text = output.getvalue()
     assert "40/100" in text

@@ -14,7 +14,7 @@ from study.config import parse_study
 from study.plan import Plan, make_plan
 from study.preflight import check_resources, check_store_is_shared, unused_gpus
 from study.reach import check_nodes_reach
-from study.tuning import trial_config
+from study.tuning import worker_config
 from trainables.errors import UserError
 from trainables.record import RecordReader, Store
 from trainables.spec import RunOptions
@@ -36,9 +36,9 @@ def plan_of(gpu: float = 0) -> Plan:
 
 def options_of(store: Store, gpu: float = 0) -> RunOptions:
     study = parse_study(STUDY.replace("GPU", str(gpu)))
-    config = trial_config(make_plan(study, []).entries[0], study, store)
+    config = worker_config(make_plan(study, []).entries[:1], study, store)
     assert (config["cpu"], config["gpu"]) == (2.0, gpu)
-    return RunOptions.model_validate_json(config["options"])
+    return RunOptions.model_validate_json(config["trials"][0]["options"])
 
 
 def test_a_worker_is_told_its_threads_its_device_and_what_to_keep(store: Store) -> None:

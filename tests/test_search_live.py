@@ -18,7 +18,16 @@ from study.search.judge import Judge
 from study.search.live import LiveSearches
 from study.search.records import IMAGES_SEEN
 from study.sections import Study
-from tests.searching import SPACE, dispatcher_of, score_of, search_study
+from tests.searching import (
+    SPACE,
+    bare_config,
+    dispatcher_of,
+    end,
+    only_trial,
+    report_of,
+    score_of,
+    search_study,
+)
 from trainables.identity import cell_id
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec
@@ -73,7 +82,7 @@ class World:
         )
         dispatcher = Dispatcher(
             plan,
-            lambda entry: {"trial_id": entry.trial_id},
+            bare_config,
             resume_step=lambda _: 0,
             lost_workers=2,
             keep_failed=keep_failed,
@@ -83,10 +92,10 @@ class World:
         number = 0
         while (config := dispatcher.suggest(f"tune-{number}")) != Searcher.FINISHED:
             assert isinstance(config, dict), "one slot never waits"
-            self._begin(dispatcher, config["trial_id"], searches)
-            result = self._train(judge, f"tune-{number}", config["trial_id"])
+            self._begin(dispatcher, only_trial(config), searches)
+            report = self._train(judge, f"tune-{number}", only_trial(config))
             self._event()
-            dispatcher.on_trial_complete(f"tune-{number}", result)
+            end(dispatcher, f"tune-{number}", **report)
             number += 1
         return dispatcher
 
@@ -111,12 +120,12 @@ class World:
             curve[images] = _score(spec) * images / 400
             self.n_trained[trial_id] = self.n_trained.get(trial_id, 0) + 1
             metrics = {IMAGES_SEEN: float(images), "val_auroc": curve[images]}
-            result = {"status": "running", "step": images // 10, "total_steps": 40, "metrics": metrics}
-            if judge.ends_early(tune_id, result):
-                return result
+            report = {"status": "running", "step": images // 10, "total_steps": 40, "metrics": metrics}
+            if judge.ends_early(tune_id, report_of(trial_id, **report)):
+                return report
         self._event()
         self.status[trial_id] = "finished"
-        return {"status": "finished", "metrics/best_val_auroc": curve[400]}
+        return {"status": "finished", "metrics": {"best_val_auroc": curve[400]}}
 
     def _event(self) -> None:
         self._events_left -= 1
@@ -317,11 +326,11 @@ def test_a_source_that_fails_takes_its_cells_with_it() -> None:
     searches = LiveSearches(plan, lambda _: {})
     dispatcher = dispatcher_of(plan, searches)
     assert isinstance(dispatcher.suggest("source"), dict)
-    dispatcher.on_trial_complete("source", {"status": "failed", "cause": "no data"})
+    end(dispatcher, "source", "failed", cause="no data")
     number = 0
     while (config := dispatcher.suggest(f"t{number}")) != Searcher.FINISHED:
         assert isinstance(config, dict)
-        dispatcher.on_trial_complete(f"t{number}", {"status": "finished", "metrics": {"best_val_auroc": 0.5}})
+        end(dispatcher, f"t{number}", "finished", metrics={"best_val_auroc": 0.5})
         number += 1
     [reason] = dispatcher.not_run.values()
     assert reason == "its source failed: cbr_tiny · random · digits 0–4 · seed 0: no data"
@@ -354,10 +363,10 @@ def test_a_cell_whose_setting_was_taken_over_is_told() -> None:
     number = 0
     while (config := dispatcher.suggest(f"t{number}")) != Searcher.FINISHED:
         assert isinstance(config, dict)
-        entry = dispatcher.entries[config["trial_id"]]
+        entry = dispatcher.entries[only_trial(config)]
         is_setting = entry.trial.setting is not None
         status = "taken over" if is_setting else "finished"
-        dispatcher.on_trial_complete(f"t{number}", {"status": status})
+        end(dispatcher, f"t{number}", status)
         number += 1
     keys = {search.cell.key for search in plan.searches}
     assert {dispatcher.not_run[key] for key in keys} == {
@@ -388,7 +397,7 @@ def test_settings_are_drawn_when_there_is_room_for_them_and_not_ahead() -> None:
     assert isinstance(dispatcher.suggest("source"), dict)
     assert isinstance(dispatcher.suggest("one"), dict)
     assert dispatcher.suggest("ahead") is None
-    dispatcher.on_trial_complete("one", {"status": "finished", "metrics": {"best_val_auroc": 0.5}})
+    end(dispatcher, "one", "finished", metrics={"best_val_auroc": 0.5})
     assert isinstance(dispatcher.suggest("two"), dict)
 
 

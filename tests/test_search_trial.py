@@ -8,7 +8,7 @@ from study.config import parse_study
 from study.plan import State, read_plan
 from study.search.live import LiveSearches
 from study.tracking import mark_pruned
-from study.tuning import trial_config
+from study.tuning import worker_config
 from tests.conftest import tiny_trial
 from tests.searching import search_study
 from trainables.identity import canonical, flatten, trial_id
@@ -101,7 +101,8 @@ def test_a_search_is_found_again_in_the_records_and_an_edited_mark_is_no_part_of
     for _ in range(2):
         entry = searches.next(lambda _: True)
         assert entry is not None
-        config = trial_config(entry, study, store, searches.marks(entry.trial_id))
+        marks = {entry.trial_id: searches.marks(entry.trial_id)}
+        (config,) = worker_config([entry], study, store, marks)["trials"]
         assert RunOptions.model_validate_json(config["options"]).keep == ()
         list(train(TrialSpec.model_validate_json(config["spec"]), store, marks=config["marks"]))
     found = read_plan(study, RecordReader(store))

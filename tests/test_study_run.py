@@ -31,6 +31,7 @@ source:
 grid:
   init: [{inits}]
 checkpoints: {{state_every_s: 0}}
+resources: {{stack: {stack}}}
 """
 
 
@@ -42,9 +43,11 @@ def write_study(
     seeds: int = 2,
     steps: int = 12,
     source_lr: str = "0.02",
+    stack: int = 1,
 ) -> Path:
     file = folder / f"{name}.yaml"
-    file.write_text(STUDY.format(name=name, inits=inits, seeds=seeds, steps=steps, source_lr=source_lr))
+    content = {"name": name, "inits": inits, "seeds": seeds, "steps": steps}
+    file.write_text(STUDY.format(**content, source_lr=source_lr, stack=stack))
     return file
 
 
@@ -122,6 +125,19 @@ def test_a_study_runs_resumes_grows_and_shares(store: Store, tmp_path: Path) -> 
 
     status = transfusion("status", "study")
     assert "7 trials: 7 done" in status
+
+
+def test_trials_of_a_stack_go_to_one_worker_and_end_one_by_one(store: Store, tmp_path: Path) -> None:
+    output = transfusion("run", write_study(tmp_path, inits="random, mean_var, pretrained", seeds=3, stack=4))
+    assert "study complete: 10 trials ran, 0 were done before" in output
+    records = by_label(store)
+    assert {record.status for record in records.values()} == {"finished"}
+    companions = [r.circumstances.spent.stacked for r in records.values() if r.circumstances.spent]
+    assert len(companions) == 10
+    assert max(companions) == 3
+    # The pretraining, on other data, has its worker for itself.
+    assert companions.count(0) >= 1
+    assert output.count("] finished ") == 10
 
 
 def test_a_failed_pretraining_leaves_its_children_with_the_reason_and_the_rest_goes_on(

@@ -121,21 +121,13 @@ def test_pauses_change_nothing(dataset: Dataset) -> None:
 
 def test_an_epoch_sees_every_sample_at_most_once_and_epochs_differ(dataset: Dataset) -> None:
     training = make_training(dataset, epochs=2, steps=None)
-    seen: list[np.ndarray] = []
-    training._batch = lambda split, chosen: seen.append(chosen) or _stub(dataset, chosen)  # type: ignore[assignment]
-    for _ in range(2 * training.steps_per_epoch):
-        training._training_batch()
-        training.step += 1
+    seen = [training.batches.draw(step).chosen for step in range(2 * training.steps_per_epoch)]
     first, second = (
         np.concatenate(seen[i * training.steps_per_epoch : (i + 1) * training.steps_per_epoch])
         for i in range(2)
     )
     assert len(set(first)) == len(first) == training.steps_per_epoch * 16
     assert first.tolist() != second.tolist()
-
-
-def _stub(dataset: Dataset, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(len(chosen), 1, 16, 16), torch.zeros(len(chosen), dtype=torch.long)
 
 
 def test_training_learns_the_digits(dataset: Dataset) -> None:
@@ -288,7 +280,7 @@ def test_large_images_are_scored_in_smaller_batches(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_training(dataset).evaluate()
-    pixels = dataset.val.images[0, 0].size
+    pixels = dataset.val.images[0][0].size
     monkeypatch.setattr(training_module, "MOST_PIXELS", 10 * pixels + 1)
     training = make_training(dataset)
     sizes: list[int] = []
@@ -385,7 +377,7 @@ def test_evaluation_has_the_precision_of_the_training(dataset: Dataset) -> None:
 
 
 def test_colours_change_before_normalisation(dataset: Dataset) -> None:
-    images, _ = make_training(dataset, augment={"brightness": 0.5})._training_batch()
+    images, _ = make_training(dataset, augment={"brightness": 0.5}).batches.at(0)
     pixels = images * dataset.sd[0] + dataset.mean[0]
     # Black stays black under every brightness.
     assert float(pixels.flatten(1).amin(1).abs().max()) < 1e-6
@@ -400,7 +392,7 @@ def test_balanced_classes_have_equal_parts_in_the_loss(dataset: Dataset) -> None
     zeros, ones = (torch.from_numpy(train.labels[train.labels == k]) for k in (0, 1))
     assert len(zeros) > 2 * len(ones)
     balanced = make_training(unequal, class_weights="balanced").objective
-    assert balanced.weight(zeros) == pytest.approx(balanced.weight(ones), rel=1e-5)
+    assert float(balanced.weight(zeros)) == pytest.approx(float(balanced.weight(ones)), rel=1e-5)
     assert make_training(unequal).objective.weight(zeros) == len(zeros)
 
 
@@ -411,9 +403,9 @@ def test_images_are_drawn_in_proportion_to_their_weights(dataset: Dataset) -> No
     with seeded(0, "weights"):
         network = build("cbr_tiny", n_outputs=dataset.n_outputs, channels=1)
     training = Training(network, dataset, training_spec(), seed=0, device=CPU, sample_weights=sample_weights)
-    drawn = np.concatenate([training._order(epoch) for epoch in range(200)])
-    assert len(training._order(0)) == n_train
-    assert not np.array_equal(training._order(0), training._order(1))
+    drawn = np.concatenate([training.batches.order(epoch) for epoch in range(200)])
+    assert len(training.batches.order(0)) == n_train
+    assert not np.array_equal(training.batches.order(0), training.batches.order(1))
     shares = np.bincount(drawn, minlength=n_train) / len(drawn)
     assert shares[0] == 0
     expected = sample_weights / sample_weights.sum()
@@ -442,11 +434,11 @@ def test_an_auxiliary_head_takes_part_in_the_loss_by_its_weight(dataset: Dataset
     training = Training(
         Network(module, stages, auxiliary_weight=weight), dataset, training_spec(), seed=0, device=CPU
     )
-    images, labels = training._training_batch()
+    images, labels = training.batches.at(training.step)
     module.train()
     main, side = module(images)
     expected = training.objective.loss(main, labels) + weight * training.objective.loss(side, labels)
-    torch.testing.assert_close(training._loss(images, labels), expected)
+    torch.testing.assert_close(training.loss_of(training.forward(images), labels), expected)
     before = module.side.weight.detach().clone()
     training.train_until(1)
     assert torch.equal(module.side.weight, before) == (weight == 0)

@@ -9,6 +9,8 @@ from torch import Tensor
 from tests.conftest import tiny_trial
 from tests.test_trial import EVERY_EVALUATION, equal, final_weights, find, finish, start
 from trainables.checkpoints import Contents
+from trainables.datasets.loading import Split
+from trainables.placement import OnDevice, OnHost, Placed
 from trainables.record import Store, TrialWriter
 from trainables.spec import FailureOptions
 from trainables.training import Training
@@ -21,7 +23,7 @@ def every_evaluation_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def room_for(n_images: int, *, after_calls: int = 0) -> Callable[[Training, Tensor], object]:
     """Make a forward pass that runs out of memory with more images at once, from some call on."""
-    forward, calls = Training._forward, 0
+    forward, calls = Training.forward, 0
 
     def limited(training: Training, images: Tensor) -> object:
         nonlocal calls
@@ -38,7 +40,7 @@ def test_too_little_memory_halves_the_micro_batch_until_it_fits_and_says_so(
 ) -> None:
     spec = tiny_trial()
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_forward", room_for(5))
+        patched.setattr(Training, "forward", room_for(5))
         *_, last = start(store, spec)
     assert last.status == "finished"
     assert [notice.split(",")[0] for notice in last.notices] == [
@@ -54,6 +56,32 @@ def test_too_little_memory_halves_the_micro_batch_until_it_fits_and_says_so(
     assert equal(final_weights(store, record), final_weights(store, finish(store, asked)))
 
 
+def test_images_leave_the_memory_of_the_gpu_before_batches_are_cut(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, fills = Training.forward, []
+
+    def tight(training: Training, images: Tensor) -> Tensor:
+        fills.append(training.batches.are_on_device)
+        if fills[-1] and len(fills) > 3:
+            raise torch.OutOfMemoryError("too small")
+        return forward(training, images)
+
+    def placed(split: Split, device: torch.device, *, may_fill: bool) -> Placed:
+        return OnDevice(split, device) if may_fill else OnHost(split, device)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainables.batches.place", placed)
+        patched.setattr(Training, "forward", tight)
+        *_, last = start(store, tiny_trial())
+    assert last.status == "finished"
+    [notice] = last.notices
+    assert notice.endswith("with the images in the memory of the machine")
+    assert not fills[-1]
+    record = find(store, tiny_trial())
+    assert "micro_batch_size" not in store.client.get_run(record.run_id).data.tags
+
+
 def test_memory_that_runs_out_on_the_way_costs_the_steps_since_the_last_state(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,14 +89,15 @@ def test_memory_that_runs_out_on_the_way_costs_the_steps_since_the_last_state(
     taken: list[int] = []
     take = Training._take_step
 
-    def counted(training: Training) -> None:
-        take(training)
-        taken.append(training.step)
+    def counted(training: Training) -> Tensor:
+        loss = take(training)
+        taken.append(training.step + 1)
+        return loss
 
     with monkeypatch.context() as patched:
         patched.setattr(Training, "_take_step", counted)
         # Evaluations and states at 0, 1, 2, 5, 12; each evaluation is some calls, too.
-        patched.setattr(Training, "_forward", room_for(8, after_calls=20))
+        patched.setattr(Training, "forward", room_for(8, after_calls=20))
         *_, last = start(store, spec)
     assert last.status == "finished"
     assert taken[-1] == 12
@@ -85,7 +114,7 @@ def test_an_evaluation_for_which_memory_does_not_suffice_is_done_in_smaller_piec
     undisturbed = finish(store, spec)
     store.client.delete_run(undisturbed.run_id)
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_forward", room_for(16))
+        patched.setattr(Training, "forward", room_for(16))
         again = finish(store, spec)
     for name, value in undisturbed.metrics.items():
         if name != "train_seconds":
@@ -103,7 +132,7 @@ def test_where_halving_does_not_help_or_is_not_wanted_the_trial_fails_with_the_c
     store: Store, monkeypatch: pytest.MonkeyPatch, n_images: int, options: object
 ) -> None:
     spec = tiny_trial()
-    monkeypatch.setattr(Training, "_forward", room_for(n_images))
+    monkeypatch.setattr(Training, "forward", room_for(n_images))
     *_, last = start(store, spec, options)  # type: ignore[arg-type]
     assert last.status == "failed"
     assert "CUDA out of memory" in (find(store, spec).cause or "")
@@ -114,20 +143,20 @@ def test_a_halved_micro_batch_stays_halved_when_the_trial_goes_on_elsewhere(
 ) -> None:
     spec = tiny_trial()
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_forward", room_for(8))
+        patched.setattr(Training, "forward", room_for(8))
         begun = start(store, spec)
         while next(begun).step < 5:
             continue
         begun.close()  # type: ignore[attr-defined]
     seen: list[int] = []
-    forward = Training._forward
+    forward = Training.forward
 
     def watched(training: Training, images: Tensor) -> object:
         if training.network.module.training:
             seen.append(len(images))
         return forward(training, images)
 
-    monkeypatch.setattr(Training, "_forward", watched)
+    monkeypatch.setattr(Training, "forward", watched)
     finish(store, spec)
     assert set(seen) == {8}
 
@@ -155,7 +184,7 @@ def test_a_worker_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_sta
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = tiny_trial()
-    forward = Training._forward
+    forward = Training.forward
 
     def told_to_go(training: Training, images: Tensor) -> object:
         outputs = forward(training, images)
@@ -164,7 +193,7 @@ def test_a_worker_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_sta
         return outputs
 
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_forward", told_to_go)
+        patched.setattr(Training, "forward", told_to_go)
         with pytest.raises(SystemExit):
             list(start(store, spec))
     record = find(store, spec)

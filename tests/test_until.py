@@ -13,7 +13,7 @@ from scipy import stats
 from study.config import parse_study
 from study.plan import Plan, State, make_plan
 from study.until import MoreSeeds, Until
-from tests.searching import dispatcher_of
+from tests.searching import dispatcher_of, end, only_trial
 from trainables.errors import UserError
 from trainables.identity import cell_id
 from trainables.record import TrialRecord
@@ -55,8 +55,8 @@ def run(until: Until, records: tuple[TrialRecord, ...] = ()) -> tuple[list[str],
     handed_out: list[str] = []
     while (config := dispatcher.suggest(f"t{len(handed_out)}")) != Searcher.FINISHED:
         assert isinstance(config, dict)
-        entry = entries[config["trial_id"]]
-        dispatcher.on_trial_complete(f"t{len(handed_out)}", {"status": "finished"})
+        entry = entries[only_trial(config)]
+        end(dispatcher, f"t{len(handed_out)}")
         handed_out.append(
             "source" if entry.trial.is_source else f"{entry.trial.spec.init.kind} {entry.trial.spec.seed}"
         )
@@ -104,10 +104,10 @@ def test_seeds_that_were_added_belong_to_the_study_and_are_not_added_again() -> 
         more._metrics_of = lambda _, spec=specs[trial_id]: {  # type: ignore[misc]
             "test_auroc": value_of(spec)
         }
-        dispatcher.on_trial_complete(str(number), {"status": "finished"})
+        end(dispatcher, str(number))
     added = dispatcher.suggest("more")
     assert isinstance(added, dict)
-    new = dispatcher.entries[added["trial_id"]].trial
+    new = dispatcher.entries[only_trial(added)].trial
     assert more.marks(new.trial_id) == {"study.until": "added"}
     assert more.marks(source) == {}
     records = [record(spec, key, is_added=False) for key, spec in specs.items() if key != source]

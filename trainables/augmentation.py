@@ -1,15 +1,19 @@
 """Random changes of a batch of images, and their normalization. Runs on the device of the images.
 
-What is drawn is drawn on the CPU, so a GPU sees the same augmentation. torchvision's transforms draw once for
-a whole batch; here the distributions are theirs, and every image has its own draw.
+What is drawn is drawn on the CPU, so a GPU sees the same augmentation, and it can be drawn ahead.
+torchvision's transforms draw once for a whole batch; here the distributions are theirs, and every image has
+its own draw.
 """
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.devices import to_device
 from trainables.errors import SpecError
 from trainables.spec import AugmentSpec
 
@@ -29,27 +33,102 @@ def normalize_pixels(images: Tensor, *, mean: tuple[float, ...], sd: tuple[float
         images: (n, channels, height, width) in 0 … 1.
         mean, sd: per channel.
     """
-    center = torch.tensor(mean, dtype=torch.float32, device=images.device).view(-1, 1, 1)
-    scale = torch.tensor(sd, dtype=torch.float32, device=images.device).view(-1, 1, 1)
-    return images.sub(center).div_(scale)
+    return normalization(mean=mean, sd=sd, device=images.device)(images)
+
+
+def normalization(
+    *, mean: tuple[float, ...], sd: tuple[float, ...], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Return `normalize_pixels` for many batches, its numbers on the device once and for all."""
+    center, scale = (
+        torch.tensor(numbers, dtype=torch.float32, device=device).view(-1, 1, 1) for numbers in (mean, sd)
+    )
+    return lambda images: images.sub(center).div_(scale)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was drawn for a batch, and how to do it to the images.
+
+    Attributes:
+        rows, columns: (n, height) and (n, width), which pixel each one is taken from; None moves nothing.
+        theta: (n, 2, 3), of `affine_grid`; None interpolates nothing.
+        factors: (n,) of brightness, contrast and saturation, in this order.
+    """
+
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    theta: Tensor | None = None
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Changes":
+        """Return them on a device, without waiting for it."""
+
+        def moved(drawn: Tensor | None) -> Tensor | None:
+            return None if drawn is None else to_device(drawn, device)
+
+        factors = {name: to_device(drawn, device) for name, drawn in self.factors.items()}
+        return Changes(moved(self.rows), moved(self.columns), moved(self.theta), factors)
+
+    def part(self, some: slice) -> "Changes":
+        """Return those of some of the images."""
+        rows, columns, theta = (None if x is None else x[some] for x in (self.rows, self.columns, self.theta))
+        return Changes(rows, columns, theta, {name: drawn[some] for name, drawn in self.factors.items()})
+
+    @staticmethod
+    def joined(changes: "Sequence[Changes]") -> "Changes":
+        """Return the changes of several batches, one after the other, that follow one `AugmentSpec`."""
+
+        def joint(parts: Iterable[Tensor | None]) -> Tensor | None:
+            given = [part for part in parts if part is not None]
+            return torch.cat(given) if given else None
+
+        return Changes(
+            rows=joint(one.rows for one in changes),
+            columns=joint(one.columns for one in changes),
+            theta=joint(one.theta for one in changes),
+            factors={name: torch.cat([one.factors[name] for one in changes]) for name in changes[0].factors},
+        )
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Return changed images in 0 … 1.
+
+        Args:
+            pixels: (n, channels, height, width) uint8, or float in 0 … 1; on the device of the changes.
+        """
+        if self.rows is not None and self.columns is not None:
+            pixels = _moved_by_pixels(pixels, self.rows, self.columns)  # a quarter of the bytes of floats
+        images = scale_pixels(pixels) if pixels.dtype == torch.uint8 else pixels
+        if self.theta is not None:
+            grid = F.affine_grid(self.theta.to(images), list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        for name, factors in self.factors.items():
+            factors = factors.to(images).view(-1, 1, 1, 1)
+            images = (factors * images + (1 - factors) * _reference(name, images)).clamp(0, 1)
+        return images
 
 
 def augment(images: Tensor, spec: AugmentSpec, *, generator: torch.Generator) -> Tensor:
-    """Change every image on its own, as `AugmentSpec` describes.
+    """Change every image on its own, as `draw_changes` and `Changes.apply` do one after the other."""
+    return draw_changes(spec, images.shape, generator=generator).to(images.device).apply(images)
+
+
+def draw_changes(spec: AugmentSpec, shape: Sequence[int], *, generator: torch.Generator) -> Changes:
+    """Draw what `AugmentSpec` describes for every image of a batch.
 
     Flips and shifts by whole pixels are exact; where more is asked for, all geometry together is one bilinear
     interpolation.
 
     Args:
-        images: (n, channels, height, width) float, in 0 … 1.
+        shape: of the batch: (n, channels, height, width).
         generator: on the CPU.
 
     Raises:
         SpecError: a shift is not smaller than the image.
     """
     if spec == AugmentSpec():
-        return images
-    n, _, height, width = images.shape
+        return Changes()
+    n, n_channels, height, width = shape
     if spec.shift_px >= min(height, width):
         raise SpecError(
             f"training.augment.shift_px must be below the side of the images, {min(height, width)}, "
@@ -58,25 +137,25 @@ def augment(images: Tensor, spec: AugmentSpec, *, generator: torch.Generator) ->
     is_flipped = torch.rand(n, generator=generator) < (0.5 if spec.horizontal_flip else 0.0)
     shifts = torch.randint(-spec.shift_px, spec.shift_px + 1, (2, n, 1), generator=generator)
     is_upset = torch.rand(n, generator=generator) < (0.5 if spec.vertical_flip else 0.0)
-    if _is_exact(spec):
-        images = _moved_by_pixels(images, shifts, is_flipped=is_flipped, is_upset=is_upset)
-    else:
+    rows = columns = theta = None
+    if not _is_exact(spec):
         signs = torch.stack([1.0 - 2.0 * is_flipped, 1.0 - 2.0 * is_upset], dim=1)
-        images = _resampled(images, spec, shifts=shifts[:, :, 0].T, signs=signs, generator=generator)
-    return _recoloured(images, spec, generator)
+        theta = _draw_theta(spec, (n, height, width), shifts[:, :, 0].T, signs, generator)
+    elif spec.horizontal_flip or spec.vertical_flip or spec.shift_px:
+        rows = _reflected(torch.arange(height) + shifts[0], height)
+        columns = _reflected(torch.arange(width) + shifts[1], width)
+        rows = torch.where(is_upset[:, None], rows.flip(1), rows)
+        columns = torch.where(is_flipped[:, None], columns.flip(1), columns)
+    return Changes(rows, columns, theta, _draw_factors(spec, n, n_channels, generator))
 
 
 def _is_exact(spec: AugmentSpec) -> bool:
     return spec.rotation_degrees == 0 and spec.scale == (1.0, 1.0) and spec.crop_area == (1.0, 1.0)
 
 
-def _moved_by_pixels(images: Tensor, shifts: Tensor, *, is_flipped: Tensor, is_upset: Tensor) -> Tensor:
-    """Flip and shift; what a shift uncovers is filled by reflection."""
-    n, channels, height, width = images.shape
-    rows = _reflected(torch.arange(height) + shifts[0], height)
-    columns = _reflected(torch.arange(width) + shifts[1], width)
-    rows = torch.where(is_upset[:, None], rows.flip(1), rows).to(images.device)
-    columns = torch.where(is_flipped[:, None], columns.flip(1), columns).to(images.device)
+def _moved_by_pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Take every pixel from a row and a column of its own image."""
+    n, channels = images.shape[:2]
     sample = torch.arange(n, device=images.device).view(n, 1, 1, 1)
     channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
     return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
@@ -87,19 +166,24 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - positions.abs()).abs()
 
 
-def _resampled(
-    images: Tensor, spec: AugmentSpec, *, shifts: Tensor, signs: Tensor, generator: torch.Generator
+def _draw_theta(
+    spec: AugmentSpec,
+    shape: tuple[int, int, int],
+    shifts: Tensor,
+    signs: Tensor,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Crop, flip, turn, magnify and shift in one interpolation.
+    """Draw a crop, a flip, a turn, a magnification and a shift as one affine map, (n, 2, 3).
 
     Every output pixel is followed back through the changes: shifted, turned and shrunk about the centre,
     flipped, and placed in the crop. Coordinates run from -1 to 1 over an image.
 
     Args:
-        shifts: (n, 2) rows and columns.
+        shape: n, height and width.
+        shifts: (n, 2) rows and columns; what a shift uncovers is filled by reflection.
         signs: (n, 2), -1 where x or y is flipped.
     """
-    n, _, height, width = images.shape
+    n, height, width = shape
     angles = _uniform(n, -spec.rotation_degrees, spec.rotation_degrees, generator).deg2rad()
     scales = _uniform(n, *spec.scale, generator)
     centre, half = _crops(n, spec.crop_area, generator)
@@ -110,9 +194,7 @@ def _resampled(
     shift = shifts.flip(1) * torch.tensor([2 / width, 2 / height])
     linear = (half * signs)[:, :, None] * turn
     offset = centre + (linear @ shift[:, :, None])[:, :, 0]
-    theta = torch.cat([linear, offset[:, :, None]], dim=2).to(images)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return torch.cat([linear, offset[:, :, None]], dim=2)
 
 
 def _crops(n: int, area: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -134,16 +216,16 @@ def _crops(n: int, area: tuple[float, float], generator: torch.Generator) -> tup
     return places * (1 - chosen), chosen
 
 
-def _recoloured(images: Tensor, spec: AugmentSpec, generator: torch.Generator) -> Tensor:
-    """Change brightness, contrast and saturation, in this order, as torchvision's ColorJitter does each."""
-    n = len(images)
-    for name in ("brightness", "contrast", "saturation"):
-        amount = getattr(spec, name)
-        if amount == 0 or (name == "saturation" and images.shape[1] == 1):
-            continue
-        factors = _uniform(n, 1 - amount, 1 + amount, generator).to(images).view(n, 1, 1, 1)
-        images = (factors * images + (1 - factors) * _reference(name, images)).clamp(0, 1)
-    return images
+def _draw_factors(
+    spec: AugmentSpec, n: int, n_channels: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw how brightness, contrast and saturation change, as torchvision's ColorJitter does each."""
+    amounts = {name: getattr(spec, name) for name in ("brightness", "contrast", "saturation")}
+    if n_channels == 1:
+        del amounts["saturation"]
+    return {
+        name: _uniform(n, 1 - amount, 1 + amount, generator) for name, amount in amounts.items() if amount
+    }
 
 
 def _reference(change: str, images: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def fit_baseline(
 
 
 def _pixels(split: Split) -> np.ndarray:
-    return split.images.reshape(len(split.images), -1)
+    return np.asarray(split.images).reshape(len(split.images), -1)
 
 
 def _probabilities(classifier: Any, pixels: np.ndarray, *, n_classes: int) -> np.ndarray:

@@ -8,14 +8,15 @@ from torch import nn
 from trainables.architectures.stages import Network
 from trainables.errors import SpecError
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def set_batch_norm_momentum(network: Network, kept: float | None) -> None:
     """Keep this share of the old running statistics; None leaves the architecture's own."""
     if kept is not None:
         for module in network.module.modules():
-            if isinstance(module, _BATCH_NORMS):
+            if isinstance(module, BATCH_NORMS):
                 module.momentum = 1 - kept  # torch's momentum is the share of the new statistics
 
 

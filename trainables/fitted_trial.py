@@ -26,6 +26,9 @@ class _FittedTrial:
         self.dataset: Dataset | None = None
         self.test_metrics: Mapping[str, float] = {}
 
+    def close(self) -> None:
+        """Free what lies outside of this process: nothing."""
+
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
         """Load the data."""
         self.dataset = cached_dataset(self.spec.dataset, data_root)
@@ -48,6 +51,9 @@ class _FittedTrial:
 
 class ProbeTrial(_FittedTrial):
     """Logistic regression on the features of a network that stays as it was initialized."""
+
+    def close(self) -> None:
+        """Free what lies outside of this process: nothing."""
 
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
         """Load the data, build and initialize the network."""

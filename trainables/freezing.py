@@ -1,12 +1,9 @@
 """Which stages of a network learn, and how those that do not behave while the others do."""
 
-from torch import nn
-
 from trainables.architectures.architecture import HEAD
 from trainables.architectures.stages import Network
+from trainables.batch_norm import BATCH_NORMS
 from trainables.spec import TrainableSpec
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def learning_stages(network: Network, spec: TrainableSpec) -> tuple[str, ...]:
@@ -58,5 +55,5 @@ def set_training_mode(network: Network, spec: TrainableSpec) -> None:
         return
     learn = [network.stage(name) for name in learning_stages(network, spec)]
     for name, module in network.module.named_modules():
-        if isinstance(module, _BATCH_NORMS) and not any(stage.holds(f"{name}.weight") for stage in learn):
+        if isinstance(module, BATCH_NORMS) and not any(stage.holds(f"{name}.weight") for stage in learn):
             module.eval()

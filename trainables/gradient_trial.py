@@ -3,7 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ import torch
 from trainables.checkpoints import Contents
 from trainables.datasets.loading import Dataset
 from trainables.errors import CheckpointError
+from trainables.parallel import ParallelTraining
 from trainables.predictions import record_predictions
-from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, Status
+from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, Status, StepsWanted
 from trainables.record import TrialWriter, names
 from trainables.record.circumstances import Spent
 from trainables.restoring import restore
@@ -23,10 +25,15 @@ from trainables.training import Training
 
 
 class GradientTrial:
-    """The pieces of such a trial; `training` exists after `prepare`."""
+    """The pieces of such a trial; `training` exists after `prepare`.
+
+    Attributes:
+        is_stacked: whoever iterates over `train` takes the steps, and is asked for them.
+    """
 
     def __init__(self, spec: TrialSpec, record: TrialWriter, options: RunOptions) -> None:
         self.spec, self.record, self.options = spec, record, options
+        self.is_stacked = False
         self.training: Training | None = None
         self.end_metrics: Mapping[str, float] = {}
         self._clock = ReportClock()
@@ -34,6 +41,7 @@ class GradientTrial:
         self._passed_step = -1
         self._is_between_steps = False
         self._micro_batch_size: int | None = None
+        self._may_fill = True
 
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
         """Load the data, build and initialize the network, and take up the newest state."""
@@ -52,16 +60,22 @@ class GradientTrial:
             self.training.micro_batch_size = self._micro_batch_size
 
     def _begin(self, dataset: Dataset, weights: SampleWeights | None) -> Training:
+        self.close()
         network = initial_network(self.spec, dataset, store=self.record.store, data_root=self._data_root)
         network.module.to(self._device)
-        return Training(
+        processes = self.options.processes
+        training = (ParallelTraining if processes > 1 else Training)(
             network,
             dataset,
             self.spec.training,
             seed=self.spec.seed,
             device=self._device,
             sample_weights=weights.of_images if weights is not None else None,
+            may_fill=self._may_fill,
         )
+        if isinstance(training, ParallelTraining):
+            training.begin(self.spec, data_root=self._data_root, processes=processes)
+        return training
 
     def _take_up(self, state: Contents, dataset: Dataset, weights: SampleWeights | None) -> None:
         """Go on from a state; from one that does not fit the trial would fail at every start."""
@@ -72,8 +86,10 @@ class GradientTrial:
             self.training = self._begin(dataset, weights)
         self._passed_step = self._training().step if self.record.state is not None else -1
 
-    def train(self) -> Iterator[Progress]:
-        """Train to the end, with smaller micro-batches from the newest state on if the GPU is too small.
+    def train(self) -> Iterator[Progress | StepsWanted]:
+        """Train to the end, from the newest state on in less memory if the GPU is too small.
+
+        First the images leave its memory, then micro-batches are halved.
 
         Raises:
             OutOfMemoryError: one image at a time is too much, or the study file wants no halving.
@@ -83,32 +99,47 @@ class GradientTrial:
                 yield from self._train_on()
                 return
             except torch.OutOfMemoryError:
-                if self.options.failures.out_of_memory == "fail" or self._training().micro_batch_size == 1:
+                if self.options.failures.out_of_memory == "fail" or self._needs_least():
                     raise
             # Out here, where the error no longer holds on to the tensors of the step that failed.
-            yield from self._go_on_with_half()
+            yield from self._go_on_with_less()
 
-    def _go_on_with_half(self) -> Iterator[Progress]:
+    def _go_on_with_less(self) -> Iterator[Progress]:
         self._is_between_steps = False
-        step, size = self._training().step, self._training().micro_batch_size
-        self._micro_batch_size = math.ceil(size / 2)
-        n_steps, self.training = self._training().total_steps, None
+        before, size = self.progress("running"), self._training().micro_batch_size
+        cure = self._ask_for_less()
+        self.close()
         gc.collect()
         torch.cuda.empty_cache()
         while not self.record.drain(within_s=REPORT_EVERY_S):  # the newest state is read from the store
-            yield Progress(step, n_steps, "running", notices=tuple(self.record.notices))
+            yield replace(before, notices=tuple(self.record.notices))
         self.record.begin_again()
         self.prepare(self._device, self._data_root)
-        self.record.log_tag(names.MICRO_BATCH_SIZE, str(self._micro_batch_size))
+        if self._micro_batch_size is not None:
+            self.record.log_tag(names.MICRO_BATCH_SIZE, str(self._micro_batch_size))
         self.record.notices.append(
-            f"out of GPU memory after step {step} with {size} images at once: goes on from step "
-            f"{max(0, self._passed_step)} with {self._micro_batch_size}, gradients accumulated to batches of "
-            f"{self._training().batch_size} (batch norm sees the {self._micro_batch_size}; points that were "
-            "logged stay)"
+            f"out of GPU memory after step {before.step} with {size} images at once: goes on from step "
+            f"{max(0, self._passed_step)} {cure}"
         )
         yield self.progress("running")
 
-    def _train_on(self) -> Iterator[Progress]:
+    def _needs_least(self) -> bool:
+        training = self._training()
+        return training.micro_batch_size == 1 and not training.batches.are_on_device
+
+    def _ask_for_less(self) -> str:
+        """Take less memory from the next start on, and say how."""
+        training = self._training()
+        if training.batches.are_on_device:
+            self._may_fill = False
+            return "with the images in the memory of the machine"
+        half = self._micro_batch_size = math.ceil(training.micro_batch_size / 2)
+        return (
+            f"with {half}, gradients accumulated to batches of {training.batch_size} (batch norm sees the "
+            f"{half}; points that were logged stay)"
+        )
+
+    def _train_on(self) -> Iterator[Progress | StepsWanted]:
         """Train up to each step at which something is due, do it, and report."""
         training = self._training()
         evaluations = evaluation_steps(self.spec.training.evaluation, training.total_steps)
@@ -120,7 +151,7 @@ class GradientTrial:
             if training.should_stop_early:
                 return
             self._is_between_steps = True
-            while not training.train_until(step, pause=self._clock.is_due):
+            while not (yield from self._train_until(step)):
                 if self._is_state_due():
                     yield from self._commit_state()
                 yield self.progress("running")
@@ -141,6 +172,14 @@ class GradientTrial:
                 yield from self._commit_state()
             if step in rungs or self._clock.is_allowed():
                 yield self.progress("running", metrics=metrics)
+
+    def _train_until(self, step: int) -> Generator[StepsWanted, None, bool]:
+        training = self._training()
+        if not self.is_stacked:
+            return training.train_until(step, pause=self._clock.is_due)
+        if training.step < step:
+            yield StepsWanted(training, step, self._clock.is_due)
+        return training.step >= step
 
     def conclude(self) -> None:
         """Commit the final and the best weights, and score the test split with the best.
@@ -172,6 +211,12 @@ class GradientTrial:
         # One write holds the test scores and the weights they belong to.
         self.record.commit_checkpoints({k: v for k, v in weights.items() if k in self.options.keep}, steps)
 
+    def close(self) -> None:
+        """Free what lies outside of this process."""
+        if self.training is not None:
+            self.training.close()
+            self.training = None
+
     def interrupt(self) -> None:
         """Commit a state, if there is one to go on from, and mark the run killed."""
         self.record.hurry()
@@ -201,6 +246,8 @@ class GradientTrial:
             n_test=len(dataset.test.labels),
             micro_batch=training.micro_batch_size,
             threads=self.options.threads,
+            stacked=training.most_companions,
+            processes=self.options.processes,
         )
 
     def _facts(self) -> dict[str, float]:

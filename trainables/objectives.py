@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -23,19 +24,29 @@ class Objective:
     Attributes:
         loss: of logits (n, n_classes) and labels as in `trainables.datasets.loading.Split`; a mean over
             samples, or over the marks that are known (0, with a gradient of 0, if none is).
-        weight: of labels, what the mean divides by: by these, the losses of parts of a batch add up to
-            that of the whole.
+        each: the summands of that mean, (n,), before it is divided.
+        weights: of labels, (n,): what the mean divides by is their sum. By it the losses of parts of a batch
+            add up to that of the whole.
         scores: of logits (n, n_classes), probabilities of the same shape, float64, so that confident
             predictions keep their order.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
-    weight: Callable[[Tensor], float]
+    each: Callable[[Tensor, Tensor], Tensor]
+    weights: Callable[[Tensor], Tensor]
     scores: Callable[[Tensor], Tensor]
+
+    def weight(self, labels: Tensor) -> Tensor:
+        """Return the sum of `weights`: a 0-dimensional float64 on their device, so that nothing waits."""
+        return self.weights(labels).sum(dtype=torch.float64)
 
 
 def build_objective(
-    task: str, *, label_smoothing: float = 0.0, class_weights: np.ndarray | None = None
+    task: str,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: np.ndarray | None = None,
+    device: torch.device | None = None,
 ) -> Objective:
     """Return cross-entropy with softmax, or for `multilabel` binary cross-entropy with sigmoid.
 
@@ -43,13 +54,14 @@ def build_objective(
         label_smoothing: of the cross-entropy; binary cross-entropy has none.
         class_weights: (n_classes,); of the cross-entropy a class's part in the mean, of the binary one the
             weight of a label's positives.
+        device: of the logits and labels.
 
     Raises:
         ValueError: another task.
         SpecError: label smoothing of `multilabel`.
     """
     check_task(task)
-    weights = None if class_weights is None else torch.from_numpy(class_weights).float()
+    weights = None if class_weights is None else torch.from_numpy(class_weights).float().to(device)
     if task == "multilabel":
         if label_smoothing:
             raise SpecError(
@@ -84,27 +96,36 @@ def check_task(task: str) -> None:
 
 
 def _multiclass(weights: Tensor | None, label_smoothing: float) -> Objective:
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        of_device = None if weights is None else weights.to(logits)
-        return F.cross_entropy(logits, labels, weight=of_device, label_smoothing=label_smoothing)
+    def cross_entropy(logits: Tensor, labels: Tensor, *, reduction: str) -> Tensor:
+        of_kind = None if weights is None else weights.to(logits)
+        return F.cross_entropy(
+            logits, labels, weight=of_kind, label_smoothing=label_smoothing, reduction=reduction
+        )
 
-    def weight(labels: Tensor) -> float:
-        return float(len(labels)) if weights is None else float(weights[labels.cpu()].sum())
+    def weights_of(labels: Tensor) -> Tensor:
+        return torch.ones_like(labels) if weights is None else weights[labels]
 
-    return Objective(loss, weight, lambda logits: torch.softmax(logits.double(), dim=1))
+    return Objective(
+        loss=partial(cross_entropy, reduction="mean"),
+        each=partial(cross_entropy, reduction="none"),
+        weights=weights_of,
+        scores=lambda logits: torch.softmax(logits.double(), dim=1),
+    )
 
 
 def _multilabel(weights: Tensor | None) -> Objective:
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        known = labels != UNKNOWN
-        of_device = None if weights is None else weights.to(logits)
+    def each(logits: Tensor, labels: Tensor) -> Tensor:
+        of_kind = None if weights is None else weights.to(logits)
         # The loss of an unknown mark is computed and multiplied by 0, so that shapes stay fixed.
         losses = F.binary_cross_entropy_with_logits(
-            logits, (labels == 1).to(logits.dtype), pos_weight=of_device, reduction="none"
+            logits, (labels == 1).to(logits.dtype), pos_weight=of_kind, reduction="none"
         )
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        return (losses * (labels != UNKNOWN)).sum(1)
 
-    def weight(labels: Tensor) -> float:
-        return float((labels != UNKNOWN).sum())
+    def weights_of(labels: Tensor) -> Tensor:
+        return (labels != UNKNOWN).sum(1)
 
-    return Objective(loss, weight, lambda logits: torch.sigmoid(logits.double()))
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return each(logits, labels).sum() / weights_of(labels).sum().clamp(min=1)
+
+    return Objective(loss, each, weights_of, lambda logits: torch.sigmoid(logits.double()))

@@ -1,9 +1,12 @@
 """What a running trial tells those who wait for it, and when."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from trainables.training import Training
 
 Status = Literal["running", "finished", "reused", "failed", "taken over"]
 
@@ -32,6 +35,25 @@ class Progress:
     cause: str | None = None
     is_diverged: bool = False
     notices: tuple[str, ...] = ()
+
+
+def reports_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the trials of a worker have reported to Tune: fields of `Progress`, and `trial_id`."""
+    return result.get("reports") or []
+
+
+@dataclass(frozen=True)
+class StepsWanted:
+    """A trial in a stack asks to be trained.
+
+    Attributes:
+        until: the step at which something is due.
+        is_report_due: says, after any step, whether it wants to be asked before.
+    """
+
+    training: "Training"
+    until: int
+    is_report_due: Callable[[], bool]
 
 
 class ReportClock:

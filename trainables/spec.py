@@ -455,6 +455,7 @@ class RunOptions(CheckpointOptions):
     Attributes:
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
+        processes: that share every batch of a trial, one per GPU.
         rungs: images seen; the first evaluation at or after each is reported at once, its state committed,
             so that whoever waits can end the trial there.
         failures: what is done about what goes wrong.
@@ -462,6 +463,7 @@ class RunOptions(CheckpointOptions):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
+    processes: Annotated[int, Field(ge=1)] = 1
     rungs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ListAsTuple] = ()
     failures: FailureOptions = FailureOptions()
 

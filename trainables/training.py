@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from trainables.architectures.stages import Network
-from trainables.augmentation import augment, normalize_pixels, scale_pixels
 from trainables.batch_norm import lone_values_named, set_batch_norm_momentum
+from trainables.batches import Batches
 from trainables.checkpoints import Contents, pack_optimizer, unpack_optimizer
 from trainables.datasets.loading import Dataset, Split
 from trainables.errors import NotFiniteError
 from trainables.freezing import freeze, set_training_mode
 from trainables.objectives import balanced_weights, build_objective
 from trainables.optimizers import build_optimizer
+from trainables.placement import place
 from trainables.schedules import learning_rate
 from trainables.scores import score
-from trainables.seeding import derive_seed, generator
+from trainables.seeding import derive_seed
 from trainables.selection import Selection, check_selectable
 from trainables.spec import TrainingSpec
 
@@ -58,10 +59,10 @@ class Training:
         seed: of batch order, augmentation and dropout.
         sample_weights: (n_train,), in proportion to which the training images are drawn, with replacement;
             None takes each once an epoch.
+        may_fill: whether images may be placed in the memory of a GPU.
 
-    The training split is shuffled anew for every epoch; the samples left over when it does not divide
-    into batches sit that epoch out, and micro-batches differ by one sample at most, so that batch
-    normalization sees a lone sample only where one is asked for.
+    Micro-batches differ by one sample at most, so that batch normalization sees a lone sample only where one
+    is asked for.
     """
 
     def __init__(
@@ -73,19 +74,24 @@ class Training:
         seed: int,
         device: torch.device,
         sample_weights: np.ndarray | None = None,
+        may_fill: bool = True,
     ) -> None:
         self.network, self.dataset, self.spec, self.seed, self.device = network, dataset, spec, seed, device
-        self._sample_weights = sample_weights
-        n_train = len(dataset.train.labels)
-        self.batch_size = min(spec.batch_size, n_train)
-        self.steps_per_epoch = n_train // self.batch_size
+        self._may_fill = may_fill
+        self.batches = Batches(
+            dataset, spec, seed=seed, device=device, sample_weights=sample_weights, may_fill=may_fill
+        )
+        self.batch_size, self.steps_per_epoch = self.batches.batch_size, self.batches.steps_per_epoch
         self.total_steps = (
             spec.steps if spec.steps is not None else round((spec.epochs or 0) * self.steps_per_epoch)
         )
         self.micro_batch_size = min(spec.micro_batch_size or self.batch_size, self.batch_size)
-        self._images_at_once = max(1, min(MOST_IMAGES, MOST_PIXELS // dataset.train.images[0, 0].size))
+        self._images_at_once = max(1, min(MOST_IMAGES, MOST_PIXELS // dataset.train.images[0][0].size))
         self.objective = build_objective(
-            dataset.task, label_smoothing=spec.label_smoothing, class_weights=_class_weights(spec, dataset)
+            dataset.task,
+            label_smoothing=spec.label_smoothing,
+            class_weights=_class_weights(spec, dataset),
+            device=device,
         )
         self._memory_format = torch.channels_last if spec.channels_last else torch.contiguous_format
         network.module.to(memory_format=self._memory_format)
@@ -98,9 +104,9 @@ class Training:
         # Of this object alone, without what it took over from a state.
         self.training_seconds, self.images_trained = 0.0, 0
         self.scoring_seconds, self.images_scored = 0.0, 0
+        self.most_companions = 0
         self._loss_sum, self._loss_count = 0.0, 0
         self._unread_losses: list[Tensor] = []
-        self._drawn_order: tuple[int, np.ndarray] | None = None
 
     def train_until(self, step: int, *, pause: Callable[[], bool] = lambda: False) -> bool:
         """Take optimizer steps up to `step`.
@@ -114,35 +120,44 @@ class Training:
         Raises:
             NotFiniteError: the loss became NaN or infinite.
         """
-        began, first = time.perf_counter(), self.step
         set_training_mode(self.network, self.spec.trainable)
-        try:
-            while self.step < step:
-                self._take_step()
-                if len(self._unread_losses) >= STEPS_BETWEEN_LOSS_CHECKS:
-                    self._read_losses()
-                if pause():
-                    break
-            self._read_losses()
-        finally:
-            seconds = time.perf_counter() - began
-            self.seconds += seconds
-            self.training_seconds += seconds
-            self.images_trained += (self.step - first) * self.batch_size
+        began = time.perf_counter()
+        while self.step < step:
+            loss = self._take_step()
+            now = time.perf_counter()
+            self.note_step(loss, seconds=now - began)
+            began = now
+            if self.are_losses_due:
+                self.read_losses()
+            if pause():
+                break
+        self.read_losses()
+        self._spend(time.perf_counter() - began)
         return self.step >= step
 
-    def _take_step(self) -> None:
-        rate = self._rate(self.step)
+    def note_step(self, loss: Tensor, *, seconds: float, n_companions: int = 0) -> None:
+        """Count a step that was taken, here or by a `trainables.stack.Stack` with companions."""
+        self._unread_losses.append(loss)
+        self.most_companions = max(self.most_companions, n_companions)
+        self.step += 1
+        self.images_trained += self.batch_size
+        self._spend(seconds)
+
+    def _spend(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.training_seconds += seconds
+
+    def _take_step(self) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate
         torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
         self.optimizer.zero_grad(set_to_none=True)
         with lone_values_named():
-            self._unread_losses.append(self._accumulate_gradient())
+            loss = self._accumulate_gradient()
         if self.spec.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._learning_parameters(), self.spec.gradient_clip)
+            nn.utils.clip_grad_norm_(self.learning_parameters().values(), self.spec.gradient_clip)
         self.optimizer.step()
-        self.step += 1
+        return loss
 
     def _accumulate_gradient(self) -> Tensor:
         """Send the batch through the network, micro-batch by micro-batch, and return its mean loss.
@@ -150,72 +165,73 @@ class Training:
         Each part weighs as much as it has in the mean of the whole, so that without batch norm the gradient
         is that of the whole batch.
         """
-        images, labels = self._training_batch()
+        images, labels = self.batches.at(self.step)
         n_parts = math.ceil(len(images) / self.micro_batch_size)
         edges = [len(images) * part // n_parts for part in range(n_parts + 1)]
         parts = [slice(start, stop) for start, stop in pairwise(edges)]
-        weights = [self.objective.weight(labels[part]) for part in parts] if len(parts) > 1 else [1.0]
-        total = sum(weights) or 1.0
+        shares = self._shares([labels[part] for part in parts])
         loss = torch.zeros((), device=self.device)
-        for part, weight in zip(parts, weights, strict=True):
-            of_part = self._loss(images[part], labels[part]) * (weight / total)
+        for part, share in zip(parts, shares, strict=True):
+            of_part = self.loss_of(self.forward(images[part]), labels[part]) * share
             of_part.backward()
             loss += of_part.detach()
         return loss
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of the main head, and with their weight those of auxiliary heads."""
-        outputs = self._forward(images)
+    def _shares(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return what the labels of each part have in the mean of the whole; nothing is read back for it."""
+        if len(parts) == 1:
+            return [torch.ones((), device=self.device)]
+        weights = torch.stack([self.objective.weight(labels) for labels in parts])
+        total = weights.sum()
+        return list(weights / torch.where(total == 0, 1.0, total))
+
+    def loss_of(self, outputs: Any, labels: Tensor) -> Tensor:
+        """Return the loss of the main head, and with their weight those of auxiliary heads.
+
+        Args:
+            outputs: of the module in training mode: logits (n, n_classes), or a tuple of them.
+        """
         main, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = self.objective.loss(main.float(), labels)
         for logits in auxiliary:
             loss = loss + self.network.auxiliary_weight * self.objective.loss(logits.float(), labels)
         return loss
 
-    def _forward(self, images: Tensor) -> Any:
-        is_half = self.spec.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_half):
+    def forward(self, images: Tensor) -> Any:
+        """Return the outputs of the network, which is in the mode it was left in."""
+        with self.autocast():
             return self.network.module(images.contiguous(memory_format=self._memory_format))
 
-    def _learning_parameters(self) -> Iterator[nn.Parameter]:
-        return (p for p in self.network.module.parameters() if p.requires_grad)
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the network is run."""
+        is_half = self.spec.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_half)
+
+    def learning_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that learn, by name, in the order in which the optimizer has them."""
+        return {name: p for name, p in self.network.module.named_parameters() if p.requires_grad}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self._rate(self.step)
 
     def _rate(self, step: int) -> float:
         return learning_rate(
             self.spec, step, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
 
-    def _training_batch(self) -> tuple[Tensor, Tensor]:
-        epoch, position = divmod(self.step, self.steps_per_epoch)
-        chosen = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
-        pixels, labels = self._batch(self.dataset.train, chosen)
-        drawn = generator(self.seed, "augment", self.step)
-        return self._normalized(augment(scale_pixels(pixels), self.spec.augment, generator=drawn)), labels
+    @property
+    def are_losses_due(self) -> bool:
+        """Whether enough losses wait on the device to be looked at."""
+        return len(self._unread_losses) >= STEPS_BETWEEN_LOSS_CHECKS
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """Return the order of an epoch's samples, drawn once an epoch."""
-        if self._drawn_order is None or self._drawn_order[0] != epoch:
-            n_train = len(self.dataset.train.labels)
-            drawn = generator(self.seed, "order", epoch)
-            if self._sample_weights is None:
-                order = torch.randperm(n_train, generator=drawn)
-            else:
-                # By inverting the cumulated weights: torch.multinomial takes at most 2^24 of them.
-                cumulated = torch.from_numpy(self._sample_weights).double().cumsum(0)
-                places = torch.rand(n_train, generator=drawn, dtype=torch.float64) * cumulated[-1]
-                order = torch.searchsorted(cumulated, places, right=True).clamp(max=n_train - 1)
-            self._drawn_order = (epoch, order.numpy())
-        return self._drawn_order[1]
+    def read_losses(self) -> None:
+        """Look at the losses since the last time.
 
-    def _batch(self, split: Split, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        """Return uint8 pixels and labels on the device."""
-        pixels = torch.from_numpy(np.array(split.images[chosen])).to(self.device)
-        return pixels, torch.from_numpy(np.array(split.labels[chosen])).to(self.device)
-
-    def _normalized(self, images: Tensor) -> Tensor:
-        return normalize_pixels(images, mean=self.dataset.mean, sd=self.dataset.sd)
-
-    def _read_losses(self) -> None:
+        Raises:
+            NotFiniteError: one is NaN or infinite; names its step.
+        """
         if not self._unread_losses:
             return
         losses = torch.stack(self._unread_losses).double().cpu()
@@ -269,11 +285,11 @@ class Training:
         self.network.module.eval()
         logits: list[Tensor] = []
         labels: list[Tensor] = []
-        start = 0
+        placed, start = place(split, self.device, may_fill=self._may_fill), 0
         while start < len(split.labels):
             try:
-                pixels, batch_labels = self._batch(split, slice(start, start + self._images_at_once))
-                logits.append(self._forward(self._normalized(scale_pixels(pixels))).float())
+                pixels, batch_labels = placed.take(slice(start, start + self._images_at_once))
+                logits.append(self.forward(self.batches.normalized(pixels)).float())
             except torch.OutOfMemoryError:
                 if self._images_at_once == 1:
                     raise
@@ -306,6 +322,9 @@ class Training:
         yield
         self.scoring_seconds += time.perf_counter() - began
         self.images_scored += len(split.labels)
+
+    def close(self) -> None:
+        """Free what lies outside of this process: nothing."""
 
     def take_state(self) -> Contents:
         """Return everything that is needed to go on bit-equal (`restore_state`)."""

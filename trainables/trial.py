@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from trainables.errors import (
 )
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
-from trainables.progress import REPORT_EVERY_S, Progress, Status
+from trainables.progress import REPORT_EVERY_S, Progress, Status, StepsWanted
 from trainables.record import Store, TrialWriter, names
 from trainables.record.environment import describe_environment
 from trainables.record.trouble import without_secrets
@@ -30,11 +30,13 @@ class _Trial(Protocol):
 
     def prepare(self, device: torch.device, data_root: Path | None) -> None: ...
 
-    def train(self) -> Iterator[Progress]: ...
+    def train(self) -> Iterator[Progress | StepsWanted]: ...
 
     def conclude(self) -> None: ...
 
     def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
 
     def progress(self, status: Status, *, cause: str | None = None) -> Progress: ...
 
@@ -68,6 +70,29 @@ def run_trial(
         TrackingError: MLflow cannot be used; the trial is as good as its last state.
         RuntimeError: the GPU reported an error, after which only a fresh process can use it.
     """
+    events = member_of_stack(
+        spec,
+        store=store,
+        options=options,
+        data_root=data_root,
+        study=study,
+        marks=marks,
+        is_stacked=False,
+    )
+    yield from cast(Generator[Progress, None, None], events)
+
+
+def member_of_stack(
+    spec: TrialSpec,
+    *,
+    store: Store,
+    options: RunOptions,
+    data_root: Path | None,
+    study: str | None = None,
+    marks: Mapping[str, str] | None = None,
+    is_stacked: bool = True,
+) -> Generator[Progress | StepsWanted, None, None]:
+    """Do what `run_trial` does, but leave the steps to whoever iterates (`trainables.together`)."""
     torch.set_num_threads(options.threads)
     device = _device(options)
     environment = describe_environment(device)
@@ -82,6 +107,8 @@ def run_trial(
         yield Progress(0, 0, "finished")
         return
     trial: _Trial = _TRIALS[spec.training.method](spec, record, options)
+    if isinstance(trial, GradientTrial):
+        trial.is_stacked = is_stacked
     try:
         trial.prepare(device, data_root)
         yield from trial.train()
@@ -113,6 +140,7 @@ def run_trial(
     else:
         yield trial.progress("finished")
     finally:
+        trial.close()
         record.close()
 
 

@@ -173,11 +173,11 @@ def ensemble_rows(ensemble: CheckpointEnsemble) -> pd.DataFrame:
 
 def _test_images(dataset: Dataset, *, n_images: int | None, seed: int) -> ProbeSet:
     test = dataset.test
-    images, labels, sample_ids = test.images, test.labels, test.sample_ids
+    chosen: np.ndarray | slice = slice(None)
     if n_images is not None:
-        places = torch.randperm(len(images), generator=generator(seed, "ensemble"))[:n_images].numpy()
-        places = np.sort(places)
-        images, labels, sample_ids = images[places], labels[places], sample_ids[places]
+        places = torch.randperm(len(test.images), generator=generator(seed, "ensemble"))[:n_images]
+        chosen = np.sort(places.numpy())
+    images, labels, sample_ids = test.images[chosen], test.labels[chosen], test.sample_ids[chosen]
     return ProbeSet(images, labels, sample_ids, dataset.mean, dataset.sd, dataset.n_outputs)
 
 

@@ -25,7 +25,7 @@ from study.extent import published_sizes
 from study.grid import Resources
 from study.plan import Plan, PlanEntry, State
 from study.sections import Study
-from study.tuning import trial_config
+from study.tuning import worker_config
 from trainables.datasets.spec import DatasetSpec
 from trainables.probes import SizesProbe, SpeedProbe
 from trainables.record import Store, open_store
@@ -103,7 +103,7 @@ def _probe_alike(
         # What is left of the last round is filled up, so that no slot is idle beside those that are measured.
         jobs = [chosen[i % len(chosen)] for i in range(n_workers)]
         asked = [
-            one.measure.remote(trial_config(job, study, scratch))
+            one.measure.remote(worker_config([job], study, scratch))
             for one, job in zip(workers, jobs, strict=True)
         ]
         found: dict[str, list[SpeedProbe]] = {}
@@ -171,8 +171,9 @@ class _Worker:
         """Measure the trial of a config that Tune would get."""
         from study.cost.measuring import device_of, measure
 
-        options = RunOptions.model_validate_json(config["options"])
-        spec = TrialSpec.model_validate_json(config["spec"])
+        (trial,) = config["trials"]
+        options = RunOptions.model_validate_json(trial["options"])
+        spec = TrialSpec.model_validate_json(trial["spec"])
         device = device_of(is_gpu=config["gpu"] > 0)
         return vars(measure(spec, store=self._store, options=options, device=device))
 

@@ -3,7 +3,8 @@
 Of a finished trial counts what its last attempt did itself (`trainables.record.circumstances.Spent`), so a
 trial that was resumed or that repeated some work gives true rates; its overhead is left out, because its
 seconds from start to end hold the pause. One that was slowed by others on its machine counts as it was: the
-median over the trials of a setting is taken. One whose micro-batch was halved for want of memory is left out.
+median over the trials of a setting is taken. One whose micro-batch was halved for want of memory is left out,
+and so are those that were trained in a stack or on several GPUs.
 Records older than these tags give the training rate on a GPU alone: of a processor they do not say how many
 threads it was given.
 """
@@ -123,7 +124,8 @@ class Measurements:
 
     def _take(self, record: "TrialRecord") -> None:
         found, setting = record.circumstances, setting_of(record.spec)
-        if found.hardware is None or found.was_halved:
+        is_shared = found.spent is not None and (found.spent.stacked > 0 or found.spent.processes > 1)
+        if found.hardware is None or found.was_halved or is_shared:
             return
         self._see(found.is_gpu, found.hardware)
         if setting is None:

@@ -1,16 +1,17 @@
 """Stops settings of a search at their rungs, while Tune runs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from study.dispatch import Dispatcher
 from study.search.live import LiveSearches, evaluation_of
+from trainables.progress import reports_of
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides on each report of a trial whether it ends there.
+    """Decides on each report of a trial whether it ends there; such trials have their worker for themselves.
 
     Args:
         tell: told the label of a setting that is stopped, its trial and the reason.
@@ -22,12 +23,13 @@ class Judge:
 
     def ends_early(self, tune_id: str, result: dict[str, Any]) -> bool:
         """Say whether a trial ends with this report."""
-        trial_id = self.dispatcher.trial_of(tune_id)
-        metric = self.searches.metric_of(trial_id) if trial_id is not None else None
-        if trial_id is None or metric is None or result.get("status") != "running":
-            return False
-        evaluation = evaluation_of(result.get("metrics") or {}, metric)
-        if evaluation is None or result["step"] >= result["total_steps"]:
+        return any(self._ends(report) for report in reports_of(result) if report["status"] == "running")
+
+    def _ends(self, report: Mapping[str, Any]) -> bool:
+        trial_id = report["trial_id"]
+        metric = self.searches.metric_of(trial_id)
+        evaluation = evaluation_of(report["metrics"], metric) if metric is not None else None
+        if evaluation is None or report["step"] >= report["total_steps"]:
             return False  # at the end it is too late to stop anything
         why = self.searches.reported(trial_id, *evaluation)
         if why is None:

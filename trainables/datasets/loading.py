@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.datasets.image_rows import ImageRows
 from trainables.datasets.packed_file import Progress
 from trainables.datasets.preparation import Ready, make_ready
 from trainables.datasets.reading import is_there, location_of
@@ -20,19 +21,20 @@ IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGES_AT_ONCE = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The samples of one split, in an order that depends on the data alone.
 
     Attributes:
-        images: (n, channels, size_px, size_px) uint8, read-only, perhaps mapped from a file.
+        images: (n, channels, size_px, size_px) uint8, read-only, perhaps mapped from a file; what indexing
+            returns is in memory where the images are scattered over that file.
         labels: (n,) int64 class numbers, or (n, n_classes) uint8 marks of a multilabel task: 0, 1, or
             `trainables.datasets.table.UNKNOWN`.
         sample_ids: (n,) str, unique over all splits.
         groups: (n,) str; samples of one patient or lesion share it.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ImageRows
     labels: np.ndarray
     sample_ids: np.ndarray
     groups: np.ndarray
@@ -120,16 +122,13 @@ def check_dataset_is_there(spec: DatasetSpec, *, data_root: Path | None) -> None
 
 def _split(table: Table, pixels: np.ndarray) -> Split:
     first, n = int(table.rows[0]), len(table.rows)
-    if np.array_equal(table.rows, np.arange(first, first + n)):
-        images = pixels[first : first + n]  # stays mapped
-    else:
-        images = pixels[table.rows]
-        images.flags.writeable = False
+    is_one_piece = np.array_equal(table.rows, np.arange(first, first + n))
+    images = pixels[first : first + n] if is_one_piece else ImageRows(pixels, table.rows)
     return Split(images, table.labels, table.sample_ids, table.groups)
 
 
 def _statistics(
-    spec: DatasetSpec, images: np.ndarray, name: str
+    spec: DatasetSpec, images: np.ndarray | ImageRows, name: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and sd per channel, of pixels scaled to 0 … 1.
 
@@ -145,9 +144,9 @@ def _statistics(
     # Counting the 256 values is exact, whatever the number of images and the order of the sum.
     counts = np.zeros((spec.channels, 256), np.int64)
     for start in range(0, len(images), IMAGES_AT_ONCE):
+        some = images[start : start + IMAGES_AT_ONCE]
         for channel in range(spec.channels):
-            values = images[start : start + IMAGES_AT_ONCE, channel]
-            counts[channel] += np.bincount(values.ravel(), minlength=256)
+            counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
     shares = counts / counts.sum(1, keepdims=True)
     levels = np.arange(256) / 255
     means = shares @ levels

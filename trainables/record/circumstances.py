@@ -20,6 +20,8 @@ class Spent:
         n_train, n_val, n_test: sizes of the splits.
         micro_batch: images at once in training, perhaps halved for want of memory.
         threads: of the CPU.
+        stacked: with how many others, at most, it was trained at once; its seconds are its share of theirs.
+        processes: that shared its batches.
     """
 
     images_trained: int
@@ -31,6 +33,8 @@ class Spent:
     n_test: int
     micro_batch: int
     threads: int
+    stacked: int = 0
+    processes: int = 1
 
     def to_tag(self) -> str:
         """Return it as text."""

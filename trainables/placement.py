@@ -1,0 +1,99 @@
+"""Where the images of a split lie while a network sees them.
+
+On a GPU that has room they lie in its memory, and a process keeps them there for all trials it runs on
+that data; otherwise they stay where they are, usually mapped from the packed file, whose pages all
+processes of a machine share.
+"""
+
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.datasets.image_rows import ImageRows
+from trainables.datasets.loading import Split
+from trainables.devices import to_device
+
+# Of the memory that is free when a split is placed: the rest is for networks, and for other processes.
+LARGEST_SHARE = 0.4
+COPIED_AT_ONCE = 1024
+
+
+class Placed(Protocol):
+    """A split, wherever it lies."""
+
+    def take(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Return (n, channels, size_px, size_px) uint8 images and labels, on the device of the network."""
+
+
+class OnHost:
+    """A split in the memory of the machine, or mapped; what is taken is copied to the device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self._split, self._device = split, device
+
+    def take(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Return images and labels."""
+        # np.array, because torch wants no read-only memory.
+        taken = (np.array(self._split.images[chosen]), np.array(self._split.labels[chosen]))
+        images, labels = (to_device(torch.from_numpy(array), self._device) for array in taken)
+        return images, labels
+
+
+class OnDevice:
+    """A split in the memory of the GPU; of grey images that stand for colours, one plane."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        images = split.images
+        self._n_channels, self._device = images.shape[1], device
+        n_planes = 1 if _is_one_plane(images) else self._n_channels
+        self._images = torch.empty(
+            (len(images), n_planes, *images.shape[2:]), dtype=torch.uint8, device=device
+        )
+        # Piece by piece, so that the whole is never copied in the memory of the machine.
+        for start in range(0, len(images), COPIED_AT_ONCE):
+            some = np.array(images[start : start + COPIED_AT_ONCE][:, :n_planes])
+            self._images[start : start + COPIED_AT_ONCE] = torch.from_numpy(some).to(device)
+        self._labels = torch.from_numpy(np.array(split.labels)).to(device)
+
+    def take(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Return images and labels."""
+        if isinstance(chosen, slice):
+            images, labels = self._images[chosen], self._labels[chosen]
+        else:
+            places = to_device(torch.from_numpy(chosen), self._device)
+            images, labels = self._images[places], self._labels[places]
+        return images.expand(-1, self._n_channels, -1, -1), labels
+
+
+_ON_DEVICE: "WeakKeyDictionary[Split, OnDevice]" = WeakKeyDictionary()
+
+
+def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Placed:
+    """Place a split for networks on `device`, in its memory if it is a GPU with room.
+
+    Args:
+        may_fill: False leaves the GPU's memory to the network.
+    """
+    if device.type != "cuda":
+        return OnHost(split, device)
+    if not may_fill:
+        _ON_DEVICE.clear()
+        return OnHost(split, device)
+    found = _ON_DEVICE.get(split)
+    if found is not None:
+        return found
+    n_planes = 1 if _is_one_plane(split.images) else split.images.shape[1]
+    needed = len(split.images) * n_planes * split.images.shape[2] * split.images.shape[3]
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed > LARGEST_SHARE * free:
+        return OnHost(split, device)
+    _ON_DEVICE[split] = OnDevice(split, device)
+    return _ON_DEVICE[split]
+
+
+def _is_one_plane(images: np.ndarray | ImageRows) -> bool:
+    pixels = images.pixels if isinstance(images, ImageRows) else images
+    return pixels.shape[1] > 1 and pixels.strides[1] == 0
