@@ -130,6 +130,7 @@ class Dispatcher(Searcher):
         self._missing: dict[str, set[str]] = {}
         self._ready: list[tuple[int, float, int, str]] = []
         self._rank: dict[str, int] = {}
+        self._known_limits: dict[str, StackLimits | None] = {}
         for entry in plan.entries:
             if keep_failed and entry.state == State.FAILED:
                 self._give_up(entry.trial_id, entry.reason)
@@ -231,7 +232,11 @@ class Dispatcher(Searcher):
 
     def _limits(self, trial_id: str) -> "StackLimits | None":
         """Return with what a trial can be stacked; one that has lost a worker goes alone."""
-        return None if trial_id in self._losses else self._stack_of(self.entries[trial_id])
+        if trial_id in self._losses:
+            return None
+        if trial_id not in self._known_limits:  # all that are ready are asked whenever one goes out
+            self._known_limits[trial_id] = self._stack_of(self.entries[trial_id])
+        return self._known_limits[trial_id]
 
     def _next(self, *, is_full: bool) -> str | None:
         """Return a trial to hand out: a ready one, or what a supply wants before the rest."""

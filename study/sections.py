@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from study.axes import Axis
 from study.search.section import SearchSection
@@ -104,6 +104,17 @@ class ResourcesSection(SpecModel):
         Field(default_factory=dict)
     )
     gpu_memory_gb: Positive | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ResourcesSection":
+        is_chosen = "auto" in (self.gpu, *(own.gpu for own in self.by_architecture.values()))
+        if self.stack > 1 and is_chosen:
+            raise ValueError(
+                "gpu: auto is the share that one trial needs, and a stack of "
+                f"{self.stack} needs that of all; "
+                "give gpu as a number, or leave out stack"
+            )
+        return self
 
     @property
     def wants_shares(self) -> bool:

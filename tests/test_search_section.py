@@ -61,7 +61,7 @@ def test_a_field_is_searched_or_an_axis() -> None:
 def test_a_linear_probe_has_no_settings() -> None:
     with pytest.raises(StudyFileError, match=r"search is for trainings by gradient, and .*linear probe"):
         search_study(
-            more="zip: [{training.method: [linear_probe, gradient], training.channels_last: [true, false]}]"
+            more="zip: [{training.method: [linear_probe, gradient], training.label_smoothing: [0, 0.1]}]"
         )
 
 

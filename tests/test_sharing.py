@@ -118,6 +118,11 @@ def test_auto_can_be_meant_for_one_architecture() -> None:
         ("gpu: some", "resources.gpu must be a number or 'auto', got 'some'"),
         ("gpu: 1.5", "resources.gpu must be a fraction below 1 or a whole number, got 1.5"),
         ("gpu: -1", "resources.gpu must be at least 0, got -1"),
+        ("stack: 0", "resources.stack must be at least 1, got 0"),
+        (
+            "gpu: auto, stack: 4",
+            "gpu: auto is the share that one trial needs, and a stack of 4 needs that of all",
+        ),
         ("gpu_memory_gb: 0", "resources.gpu_memory_gb must be greater than 0, got 0"),
     ],
 )

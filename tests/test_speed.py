@@ -105,7 +105,6 @@ def test_other_machines_and_other_threads_are_no_measurement(place: Place) -> No
         {"training": {"steps": 12, "batch_size": 8}},
         {"training": {"steps": 12, "batch_size": 16, "micro_batch_size": 4}},
         {"training": {"steps": 12, "batch_size": 16, "precision": "bfloat16"}},
-        {"training": {"steps": 12, "batch_size": 16, "channels_last": True}},
         {"training": {"steps": 12, "batch_size": 16, "trainable": "head"}},
         {"training": {"steps": 12, "batch_size": 16, "augment": {"rotation_degrees": 5}}},
         {"training": {"steps": 12, "batch_size": 16, "optimizer": "adam"}},

@@ -204,6 +204,14 @@ def test_who_waits_for_something_else_keeps_nobody(store: Store) -> None:
     assert done == ["other", "waits"]
 
 
+def test_one_alone_reports_everything_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.progress.REPORT_AT_MOST_EVERY_S", 3600.0)
+    # The first and the only ones between: a setting of a search is judged by what is reported at a rung.
+    options = RunOptions(state_every_s=0.0, rungs=(16, 80))
+    reports = [one for report in start(store, tiny_trial(), options=options) for one in report.values()]
+    assert [one.step for one in reports if one.metrics and one.status == "running"] == [1, 5]
+
+
 def test_a_term_signal_in_the_middle_of_a_step_marks_every_member(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

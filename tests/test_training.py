@@ -69,7 +69,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "momentum": {},
     "in parts": {"micro_batch_size": 5, "gradient_clip": 0.5},
     "frozen": {"trainable": "first_last"},
-    "half precision": {"precision": "bfloat16", "channels_last": True},
+    "half precision": {"precision": "bfloat16"},
     "everything drawn": {"augment": {"crop_area": [0.5, 1.0], "rotation_degrees": 10.0, "brightness": 0.2}},
     "balanced": {"class_weights": "balanced", "batch_norm_momentum": 0.8},
     "adam": {"optimizer": {"kind": "adam", "lr": 0.001}},

@@ -7,8 +7,12 @@ from trainables.spec import Adam, Sgd
 
 
 def build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer:
-    """Return the optimizer of the weights that learn."""
+    """Return the optimizer of the weights that learn.
+
+    On a GPU all weights are updated by a kernel or two; on a processor that gains nothing.
+    """
     parameters = [p for p in network.module.parameters() if p.requires_grad]
+    is_fused = any(parameter.is_cuda for parameter in parameters) or None
     if isinstance(spec, Sgd):
         return torch.optim.SGD(
             parameters,
@@ -16,6 +20,7 @@ def build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer
             momentum=spec.momentum,
             nesterov=spec.nesterov,
             weight_decay=spec.weight_decay,
+            fused=is_fused,
         )
     return torch.optim.Adam(
         parameters,
@@ -23,4 +28,5 @@ def build_optimizer(spec: Sgd | Adam, network: Network) -> torch.optim.Optimizer
         betas=(spec.beta1, spec.beta2),
         eps=spec.eps,
         weight_decay=spec.weight_decay,
+        fused=is_fused,
     )

@@ -29,7 +29,7 @@ from trainables.fields import (
 )
 from trainables.validation import describe
 
-SPEC_VERSION: Final = 2
+SPEC_VERSION: Final = 3
 
 
 class Sgd(SpecModel):
@@ -216,7 +216,6 @@ class TrainingSpec(SpecModel):
         batch_norm_momentum: share of the old running statistics that is kept, as Kornblith et al. write it
             (torch's `momentum` is 1 minus this); None is the architecture's own.
         precision: of the forward and backward passes; `bfloat16` is autocast, weights stay float32.
-        channels_last: the memory format of images and weights.
     """
 
     method: Literal["gradient", "linear_probe", "fit"] = "gradient"
@@ -238,7 +237,6 @@ class TrainingSpec(SpecModel):
     gradient_clip: Positive | None = None
     batch_norm_momentum: Fraction | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":
@@ -352,7 +350,7 @@ class TrialSpec(SpecModel):
             weights are kept of it.
     """
 
-    spec_version: Annotated[Literal[2], WholeNumber] = SPEC_VERSION
+    spec_version: Annotated[Literal[3], WholeNumber] = SPEC_VERSION
     architecture: Annotated[ArchitectureSpec, named("name")]
     init: Annotated[InitSpec, named("kind")] = Field(default_factory=lambda: InitSpec())
     dataset: DatasetSpec

@@ -22,7 +22,7 @@ from trainables.augmentation import Changes
 from trainables.batch_norm import lone_values_named
 from trainables.freezing import set_training_mode
 from trainables.stacked_optimizer import StackedOptimizer
-from trainables.training import Training
+from trainables.training import Training, widened
 
 
 class CannotStackError(Exception):
@@ -149,8 +149,8 @@ class Stack:
         """Return mean losses, (n_members,), of logits (n_members, batch_size, n_classes)."""
         objective, n = self._first.objective, len(self.members)
         flat = labels.flatten(0, 1)
-        sums = objective.each(logits.float().flatten(0, 1), flat).view(n, -1).sum(1)
-        weights = objective.weights(flat).view(n, -1).sum(1)
+        sums = objective.each(widened(logits).flatten(0, 1), flat).view(n, -1).sum(1)
+        weights = objective.weights(flat).view(n, -1).sum(1, dtype=sums.dtype)
         return sums / torch.where(weights == 0, 1, weights)
 
     def _rehearse(self) -> None:

@@ -143,8 +143,10 @@ class _Driven:
         return is_there or wanted.training.are_losses_due or wanted.is_report_due()
 
     def _must_report(self) -> bool:
+        """Say whether to report now: of one alone everything, of several what comes close together."""
         has_ended = any(report.status != "running" for report in self._reports.values())
-        return has_ended or (bool(self._reports) and self._clock.is_allowed())
+        is_pressing = has_ended or len(self.members) == 1
+        return bool(self._reports) and (is_pressing or self._clock.is_allowed())
 
     def _take_reports(self) -> dict[str, Progress]:
         notices = () if self._why_alone is None else (self._why_alone,)

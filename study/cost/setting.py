@@ -9,7 +9,7 @@ from trainables.fields import SpecModel
 from trainables.spec import TrainingSpec, TrialSpec
 
 # Of a training: what is done with an image. Rates, lengths, schedules and what is selected change nothing.
-_OF_TRAINING = ("trainable", "batch_size", "precision", "channels_last", "augment")
+_OF_TRAINING = ("trainable", "batch_size", "precision", "augment")
 
 
 def setting_of(spec: TrialSpec) -> str | None:
