@@ -1,6 +1,9 @@
 """The layers of the project hold: who may import whom, read from the source."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,27 @@ def test_there_is_no_import_cycle() -> None:
 def test_the_check_sees_imports_inside_functions() -> None:
     assert "analysis.pipeline" in imports(MODULES["study.cli"])
     assert "analysis.pipeline" not in imports(MODULES["study.cli"], at_import_time_only=True)
+
+
+# What a machine with GPUs and nothing but torch, torchvision, timm, numpy and pydantic does not have.
+NOT_THERE = ("ray", "mlflow", "pandas", "sklearn", "scipy", "optuna", "rich", "click", "yaml")
+
+
+BARE: dict[str, str] = {
+    "training": "",
+    "packing": "found['training'](found['noise'](), 0, torch.device('cpu')).train_until(1)",
+    "similarity": "",
+}
+
+
+@pytest.mark.parametrize("benchmark", BARE, ids=lambda name: f"benchmarks/{name}.py")
+def test_benchmarks_for_bare_machines_need_nothing_else(benchmark: str) -> None:
+    program = f"""
+import runpy, sys, torch
+sys.modules.update(dict.fromkeys({NOT_THERE!r}))
+found = runpy.run_path({str(ROOT / "benchmarks" / benchmark)!r} + ".py", run_name="looked at")
+{BARE[benchmark]}
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

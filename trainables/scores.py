@@ -1,4 +1,7 @@
-"""How well a network does its task: the metrics of a split, over all classes and by class."""
+"""How well a network does its task: the metrics of a split, over all classes and by class.
+
+scikit-learn is imported with the first score: it takes seconds, and whoever only trains can do without.
+"""
 
 import math
 import re
@@ -6,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score, roc_auc_score
 
 from trainables.datasets.table import UNKNOWN
 from trainables.objectives import check_task
@@ -37,6 +39,8 @@ def score(
         NaN where a quantity is not defined: a mean over classes if one of them (or its absence) does not
         occur, all of them if there are no samples or a score is not finite.
     """
+    from sklearn.metrics import f1_score
+
     check_task(task)
     names = (*OVERALL, "kappa") if task == "ordinal" else OVERALL
     if len(scores) == 0 or not np.isfinite(scores).all():
@@ -107,6 +111,8 @@ def _marks(
 
 
 def _one_class(truth: np.ndarray, scores: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
     if not truth.any() or truth.all():
         return dict.fromkeys(BY_CLASS, math.nan)
     return {
@@ -124,6 +130,8 @@ def _accuracy(
 
 
 def _kappa(labels: np.ndarray, predicted: np.ndarray, *, n_classes: int) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
     # All of one grade, in truth and prediction alike: 0 / 0.
     if len(np.unique(np.concatenate([labels, predicted]))) < 2:
         return math.nan
