@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from study.extent import SplitSizes, published_sizes, total_steps, training_images
 from tests.conftest import tiny_trial
@@ -52,7 +53,7 @@ def test_steps_and_images_are_those_that_the_training_counts(tmp_path: Path) -> 
         dataset = load_dataset(spec.dataset, data_root=None)
         n_train = len(dataset.train.labels)
         network = build_network(spec.architecture, n_outputs=2, channels=1)
-        training = Training(network, dataset, spec.training, seed=0, device="cpu")  # type: ignore[arg-type]
+        training = Training(network, dataset, spec.training, seed=0, device=torch.device("cpu"))
         assert total_steps(spec.training, n_train) == training.total_steps
         looked_at = training_images(spec, SplitSizes(n_train))
         assert looked_at == training.total_steps * training.batch_size

@@ -126,9 +126,10 @@ def test_the_loss_of_a_quadratic_model_is_the_parabola():
 
     stages = (Stage("body", ("body",), "body"), Stage("head", ("head",), "head"))
     squares = Objective(
-        lambda logits, _: (logits**2).sum(1).mean(),
-        lambda labels: len(labels),
-        lambda logits: logits.softmax(1),
+        loss=lambda logits, _: (logits**2).sum(1).mean(),
+        each=lambda logits, _: (logits**2).sum(1),
+        weights=torch.ones_like,
+        scores=lambda logits: logits.softmax(1),
     )
     network = Network(Constant(), stages)
     a, b = ({**state_of(network), "head.weight": torch.tensor(w)} for w in ([[3.0], [0.0]], [[0.0], [4.0]]))

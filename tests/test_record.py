@@ -485,5 +485,5 @@ def test_runs_of_another_version_are_counted_and_left_out(store: Store) -> None:
     assert [record.spec.seed for record in reader.trials()] == [1]
     (notice,) = reader.notices
     assert notice.startswith("2 runs were written by another version of this program")
-    with pytest.raises(TrackingError, match=r"its spec has version 1, this program has 2; use the program"):
+    with pytest.raises(TrackingError, match=r"its spec has version 1, this program has 3; use the program"):
         reader.trial(trial_id(tiny_trial(seed=3)))
