@@ -77,7 +77,7 @@ class Dispatcher(Searcher):
         resume_step: the step at which a trial would go on: a worker that is lost after its trial has moved
             on does not count against it. None while MLflow is away: that does not count either.
         lost_workers: how often in a row a trial may lose its worker without getting further; lost nodes are
-            not counted, up to `NODES_PER_TRIAL`.
+            not counted, up to `NODES_PER_TRIAL`, nor is the worker of a stack: its members then go alone.
         keep_failed: leave trials that failed in an earlier run as they are.
         length_of: how long a trial and those that wait for it take, in any unit.
         supplies: what decides on further trials.
@@ -126,6 +126,8 @@ class Dispatcher(Searcher):
         self._pruned: set[str] = set()
         self._dying: set[str] = set()
         self._losses: dict[str, list[Loss]] = {}
+        self._lost_in_company: set[str] = set()
+        self._goes_alone: set[str] = set()
         self._waiting: set[str] = set()
         self._missing: dict[str, set[str]] = {}
         self._ready: list[tuple[int, float, int, str]] = []
@@ -198,9 +200,12 @@ class Dispatcher(Searcher):
     ) -> None:
         """Release the children of finished trials, or give them up."""
         self.on_trial_result(trial_id, result or {})
-        for left in self._in_flight.pop(trial_id, []):
+        together = self._in_flight.pop(trial_id, [])
+        for left in together:
             if error:
                 self._dying.add(left)  # `worker_lost` says of what
+                if len(together) > 1:
+                    self._lost_in_company.add(left)
             elif left in self._pruned:
                 self._pruned.remove(left)
                 self.set_aside.add(left)
@@ -232,7 +237,7 @@ class Dispatcher(Searcher):
 
     def _limits(self, trial_id: str) -> "StackLimits | None":
         """Return with what a trial can be stacked; one that has lost a worker goes alone."""
-        if trial_id in self._losses:
+        if trial_id in self._goes_alone or trial_id in self._losses:
             return None
         if trial_id not in self._known_limits:  # all that are ready are asked whenever one goes out
             self._known_limits[trial_id] = self._stack_of(self.entries[trial_id])
@@ -296,6 +301,11 @@ class Dispatcher(Searcher):
         if trial_id not in self._dying:
             return
         self._dying.discard(trial_id)
+        if trial_id in self._lost_in_company:  # which of them it was is not known
+            self._lost_in_company.remove(trial_id)
+            self._goes_alone.add(trial_id)
+            self._push(trial_id)
+            return
         step = self._resume_step(trial_id)
         if step is None:
             self._push(trial_id)

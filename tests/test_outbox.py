@@ -585,16 +585,19 @@ def test_the_folder_of_a_process_that_was_killed_is_deleted_and_that_of_a_living
         os.write(telling, str(spool.folder).encode())
         time.sleep(60)
         os._exit(0)
+    survivor = Spool([], wait_s=0)
     try:
         folder = Path(os.read(told, 1000).decode())
         remove_abandoned()
         assert (folder / "1" / "x.bin").read_bytes() == b"x"
+        survivor.write("y.bin", lambda file: file.write_bytes(b"y"), n_bytes=1)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(told)
         os.close(telling)
-    remove_abandoned()
+    assert folder.exists()
+    survivor.close()  # nobody may come after it
     assert not folder.exists()
 
 

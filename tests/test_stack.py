@@ -226,7 +226,7 @@ def test_a_first_step_without_room_changes_nothing(dataset: Dataset, monkeypatch
     members = [training_of(dataset, seed) for seed in (0, 1)]
     stack = Stack(members)
 
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("too small")
 
     with monkeypatch.context() as patch:

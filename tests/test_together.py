@@ -1,5 +1,6 @@
 """Trials of a stack keep the records that they would keep alone, and leave each other alone."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from tests.conftest import tiny_trial
 from trainables.identity import trial_id
-from trainables.progress import Progress
+from trainables.progress import Progress, StepsWanted
 from trainables.record import RecordReader, Store, TrialRecord, open_store
 from trainables.spec import RunOptions, TrialSpec
 from trainables.stack import CannotStackError, Stack
@@ -186,22 +187,69 @@ def test_without_room_for_all_smaller_stacks_take_turns(
     assert all(record(store, tiny_trial(seed=seed)).metrics["best_step"] >= 0 for seed in range(4))
 
 
-def test_who_waits_for_something_else_keeps_nobody(store: Store) -> None:
+def test_who_waits_for_something_else_keeps_nobody(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def waiting() -> Iterator[Progress]:
         while "other" not in done:
+            time.sleep(0.3)  # longer than a report is due, in this test
             yield Progress(0, 1, "running")
         yield Progress(1, 1, "finished")
 
-    spec = tiny_trial()
+    monkeypatch.setattr("trainables.progress.REPORT_EVERY_S", 0.2)
+
     members: dict[str, Any] = {
         "waits": waiting(),
-        "other": member_of_stack(spec, store=store, options=OPTIONS, data_root=None),
+        "other": member_of_stack(tiny_trial(), store=store, options=OPTIONS, data_root=None),
+        "another": member_of_stack(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None),
     }
     for reports in run_together(members):
         done += [name for name, progress in reports.items() if progress.status == "finished"]
-    assert done == ["other", "waits"]
+    assert sorted(done[:2]) == ["another", "other"]
+
+
+def test_a_batch_that_was_cut_is_trained_by_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacked: list[int] = []
+    take = Stack.take_step
+
+    def noting(stack: Stack) -> None:
+        stacked.extend(member.seed for member in stack.members)
+        take(stack)
+
+    monkeypatch.setattr(Stack, "take_step", noting)
+    members = {
+        str(seed): member_of_stack(tiny_trial(seed=seed), store=store, options=OPTIONS, data_root=None)
+        for seed in range(3)
+    }
+
+    def cut(member: Any) -> Iterator[Any]:
+        for event in member:
+            if isinstance(event, StepsWanted):
+                event.training.micro_batch_size = 8  # as after a lack of memory
+            yield event
+
+    last: dict[str, Progress] = {}
+    for reports in run_together({**members, "0": cut(members["0"])}):  # type: ignore[dict-item]
+        last |= reports
+    assert {one.status for one in last.values()} == {"finished"}
+    assert set(stacked) == {1, 2}
+
+
+def test_closing_reads_the_losses_and_commits_no_state_that_has_diverged(store: Store) -> None:
+    wild = tiny_trial(training=training(optimizer={"kind": "sgd", "lr": 1e30}, evaluation={"points": 1}))
+    trial = member_of_stack(wild, store=store, options=OPTIONS, data_root=None)
+    wanted = next(event for event in trial if isinstance(event, StepsWanted))
+    other = member_of_stack(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None)
+    companion = next(event for event in other if isinstance(event, StepsWanted))
+    stack = Stack([wanted.training, companion.training])
+    for _ in range(5):
+        stack.take_step()
+    trial.close()
+    other.close()
+    assert record(store, wild).resumes_at_step == 0
+    state = RecordReader(store).trial(trial_id(tiny_trial(seed=1)))
+    assert state is not None
+    assert state.resumes_at_step == 5
 
 
 def test_one_alone_reports_everything_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

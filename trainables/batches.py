@@ -65,6 +65,11 @@ class Batches:
         """Return the images of a step, (n, channels, size_px, size_px) normalized, and their labels."""
         return self.make(step) if self._ahead is None else self._ahead.at(step)
 
+    def close(self) -> None:
+        """Read nothing ahead any more."""
+        if self._ahead is not None:
+            self._ahead.close()
+
     def make(self, step: int) -> tuple[Tensor, Tensor]:
         """Do what `at` does, without having begun before."""
         drawn = self.draw(step)
@@ -89,7 +94,8 @@ class Batches:
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the order of an epoch's samples, drawn once an epoch."""
-        if self._drawn_order is None or self._drawn_order[0] != epoch:
+        known = self._drawn_order  # a reader thread may replace it meanwhile
+        if known is None or known[0] != epoch:
             n_train = len(self._dataset.train.labels)
             drawn = generator(self._seed, "order", epoch)
             if self._sample_weights is None:
@@ -99,8 +105,8 @@ class Batches:
                 cumulated = torch.from_numpy(self._sample_weights).double().cumsum(0)
                 places = torch.rand(n_train, generator=drawn, dtype=torch.float64) * cumulated[-1]
                 order = torch.searchsorted(cumulated, places, right=True).clamp(max=n_train - 1)
-            self._drawn_order = (epoch, order.numpy())
-        return self._drawn_order[1]
+            known = self._drawn_order = (epoch, order.numpy())
+        return known[1]
 
     def normalized(self, images: Tensor) -> Tensor:
         """Return images, uint8 or in 0 … 1, as the network wants them."""
@@ -117,6 +123,7 @@ class _ReadAhead:
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         begun = self._next if self._next is not None and self._next[0] == step else None
+        self._next = None
         reading = begun[1] if begun is not None else self._reader.submit(self._read, step)
         images, labels, is_there = reading.result()
         self._next = (step + 1, self._reader.submit(self._read, step + 1))
@@ -125,6 +132,10 @@ class _ReadAhead:
         for tensor in (images, labels):
             tensor.record_stream(now)
         return images, labels
+
+    def close(self) -> None:
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        self._next = None
 
     def _read(self, step: int) -> tuple[Tensor, Tensor, torch.cuda.Event]:
         with torch.cuda.stream(self._stream):

@@ -109,6 +109,7 @@ def unpack_optimizer(
     Raises:
         CheckpointError: the state is of another optimizer or network; nothing has been changed.
     """
+    import torch
     from torch import Tensor
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -123,5 +124,8 @@ def unpack_optimizer(
                 f"the state of the optimizer holds {name!r} of shape {tuple(value.shape)}, "
                 f"expected {tuple(shape)}"
             )
+        if isinstance(value, Tensor) and value.ndim:
+            # In the memory format of its parameter, which fused kernels insist on.
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
         slots.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})

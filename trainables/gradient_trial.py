@@ -4,6 +4,7 @@ import gc
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,18 @@ import torch
 
 from trainables.checkpoints import Contents
 from trainables.datasets.loading import Dataset
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, NotFiniteError
 from trainables.parallel import ParallelTraining
+from trainables.placement import is_anything_placed
 from trainables.predictions import record_predictions
-from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, Status, StepsWanted
+from trainables.progress import (
+    REPORT_AT_MOST_EVERY_S,
+    REPORT_EVERY_S,
+    Progress,
+    ReportClock,
+    Status,
+    StepsWanted,
+)
 from trainables.record import TrialWriter, names
 from trainables.record.circumstances import Spent
 from trainables.restoring import restore
@@ -99,7 +108,7 @@ class GradientTrial:
                 yield from self._train_on()
                 return
             except torch.OutOfMemoryError:
-                if self.options.failures.out_of_memory == "fail" or self._needs_least():
+                if not self._can_take_less():
                     raise
             # Out here, where the error no longer holds on to the tensors of the step that failed.
             yield from self._go_on_with_less()
@@ -123,14 +132,17 @@ class GradientTrial:
         )
         yield self.progress("running")
 
-    def _needs_least(self) -> bool:
-        training = self._training()
-        return training.micro_batch_size == 1 and not training.batches.are_on_device
+    def _can_take_less(self) -> bool:
+        may_halve = self.options.failures.out_of_memory == "halve" and self._training().micro_batch_size > 1
+        return may_halve or self._are_images_in_the_way()
+
+    def _are_images_in_the_way(self) -> bool:
+        return self._may_fill and (self._training().batches.are_on_device or is_anything_placed())
 
     def _ask_for_less(self) -> str:
         """Take less memory from the next start on, and say how."""
         training = self._training()
-        if training.batches.are_on_device:
+        if self._are_images_in_the_way():
             self._may_fill = False
             return "with the images in the memory of the machine"
         half = self._micro_batch_size = math.ceil(training.micro_batch_size / 2)
@@ -178,7 +190,7 @@ class GradientTrial:
         if not self.is_stacked:
             return training.train_until(step, pause=self._clock.is_due)
         if training.step < step:
-            yield StepsWanted(training, step, self._clock.is_due)
+            yield StepsWanted(training, step, self._clock.is_due, self.record.notices)
         return training.step >= step
 
     def conclude(self) -> None:
@@ -221,7 +233,9 @@ class GradientTrial:
         """Commit a state, if there is one to go on from, and mark the run killed."""
         self.record.hurry()
         if self._is_between_steps and self._passed_step >= 0 and self._has_moved_on():
-            self.record.commit_state(self._training().take_state())
+            with suppress(NotFiniteError):  # it keeps its last state, and says so when it goes on from there
+                self._training().read_losses()
+                self.record.commit_state(self._training().take_state())
         self.record.interrupt()
 
     def progress(
@@ -289,7 +303,7 @@ class GradientTrial:
     def _wait_for_room(self, contents: Contents) -> Iterator[Progress]:
         while not self.record.has_room(contents):
             yield self.progress("running")
-            time.sleep(REPORT_EVERY_S)
+            time.sleep(REPORT_AT_MOST_EVERY_S if self.is_stacked else REPORT_EVERY_S)
 
     def _has_moved_on(self) -> bool:
         state = self.record.state

@@ -12,6 +12,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -30,8 +31,14 @@ from trainables.errors import SpecError
 from trainables.spec import TrialSpec
 from trainables.training import Training
 
-# A collective that waits longer has lost a process.
-LOST_AFTER = timedelta(minutes=5)
+# A collective that waits longer has lost a process; the first one waits while the helpers open their data.
+LOST_AFTER = timedelta(minutes=15)
+# The end of a process is seen a moment after the end of its connections.
+SEEN_WITHIN_S = 2.0
+
+
+class LostHelperError(RuntimeError):
+    """A process of a parallel training is gone; only fresh ones can go on."""
 
 
 class ParallelTraining(Training):
@@ -54,17 +61,27 @@ class ParallelTraining(Training):
                 f"training.batch_size must be at least the number of GPUs of a trial, {processes}, got "
                 f"{self.batch_size}; lower resources.gpu"
             )
-        self._helpers = Helpers(spec, data_root=data_root, processes=processes, device=self.device)
+        self._helpers = Helpers(
+            spec, data_root=data_root, processes=processes, device=self.device, may_fill=self.may_fill
+        )
         self._part = Part(self, rank=0, processes=processes)
 
     def close(self) -> None:
         """End the helpers."""
+        super().close()
         self._helpers.close()
 
     def _accumulate_gradient(self) -> Tensor:
         drawn = self.batches.draw(self.step)
-        self._helpers.take_step(self.step, drawn.chosen, micro_batch_size=self.micro_batch_size)
-        return self._part.take(drawn)
+        try:
+            self._helpers.take_step(self.step, drawn.chosen, micro_batch_size=self.micro_batch_size)
+            return self._part.take(drawn)
+        except RuntimeError as error:
+            if (ended := self._helpers.ended()) is None:
+                raise
+            raise LostHelperError(
+                f"a process of this trial ended with exit code {ended}; the log of the worker says why"
+            ) from error
 
 
 class Part:
@@ -91,7 +108,9 @@ class Part:
         of_all = torch.from_numpy(np.array(training.dataset.train.labels[drawn.chosen]))
         total = training.objective.weight(to_device(of_all, training.device))
         # All take as many turns as the largest part needs, since batch norms wait for each other.
-        n_turns = math.ceil(max(b - a for a, b in pairwise(edges)) / training.micro_batch_size)
+        sizes = [stop - start for start, stop in pairwise(edges)]
+        # … and none is without images, which have no mean.
+        n_turns = min(math.ceil(max(sizes) / training.micro_batch_size), min(sizes))
         loss = torch.zeros((), device=training.device)
         for turn in range(n_turns):
             some = slice(len(images) * turn // n_turns, len(images) * (turn + 1) // n_turns)
@@ -123,7 +142,13 @@ class Helpers:
     """The other processes of a parallel training, as its first one sees them."""
 
     def __init__(
-        self, spec: TrialSpec, *, data_root: Path | None, processes: int, device: torch.device
+        self,
+        spec: TrialSpec,
+        *,
+        data_root: Path | None,
+        processes: int,
+        device: torch.device,
+        may_fill: bool = True,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="transfusion-parallel-")
         meeting = Path(self._folder.name) / "meeting"
@@ -133,6 +158,7 @@ class Helpers:
             "threads": torch.get_num_threads(),
             "device": device.type,
             "meeting": str(meeting),
+            "may_fill": may_fill,
             "processes": processes,
         }
         self._processes = [_start(json.dumps({**told, "rank": rank})) for rank in range(1, processes)]
@@ -145,6 +171,16 @@ class Helpers:
             chosen: the images of the whole batch.
         """
         self._tell({"step": step, "chosen": chosen.tolist(), "micro_batch_size": micro_batch_size})
+
+    def ended(self) -> int | None:
+        """Return the exit code of one that has ended; None if all are there."""
+        deadline = time.monotonic() + SEEN_WITHIN_S
+        while time.monotonic() < deadline:
+            for process in self._processes:
+                if (code := process.poll()) is not None:
+                    return code
+            time.sleep(0.05)
+        return None
 
     def close(self) -> None:
         """Let them leave, and wait until they have."""
@@ -160,14 +196,9 @@ class Helpers:
     def _tell(self, what: dict[str, Any]) -> None:
         for process in self._processes:
             assert process.stdin is not None
-            try:
+            with suppress(BrokenPipeError):  # then the first collective fails, too
                 process.stdin.write(json.dumps(what) + "\n")
                 process.stdin.flush()
-            except BrokenPipeError:
-                raise RuntimeError(
-                    f"a process of this trial ended with exit code {process.wait()}; what it said is in the "
-                    "log of the worker"
-                ) from None
 
 
 def _start(told: str) -> "subprocess.Popen[str]":

@@ -34,8 +34,9 @@ def main() -> None:
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
     spec = TrialSpec.model_validate_json(begin["spec"])
-    training = _training(spec, Path(begin["data_root"]) if begin["data_root"] else None, device)
     join(Path(begin["meeting"]), rank=rank, processes=begin["processes"], device=device)
+    data_root = Path(begin["data_root"]) if begin["data_root"] else None
+    training = _training(spec, data_root, device, may_fill=begin["may_fill"])
     part = Part(training, rank=rank, processes=begin["processes"])
     while True:
         step = json.loads(told.get())
@@ -51,12 +52,12 @@ def _listen(told: "queue.SimpleQueue[str]") -> None:
     os._exit(0)  # nobody would read what is left to do
 
 
-def _training(spec: TrialSpec, data_root: Path | None, device: torch.device) -> Training:
+def _training(spec: TrialSpec, data_root: Path | None, device: torch.device, *, may_fill: bool) -> Training:
     """Build the training; its weights come with every step."""
     dataset = cached_dataset(spec.dataset, data_root)
     network = build_network(spec.architecture, n_outputs=dataset.n_outputs, channels=spec.dataset.channels)
     network.module.to(device)
-    training = Training(network, dataset, spec.training, seed=spec.seed, device=device)
+    training = Training(network, dataset, spec.training, seed=spec.seed, device=device, may_fill=may_fill)
     set_training_mode(network, spec.training.trainable)
     return training
 

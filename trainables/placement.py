@@ -36,9 +36,11 @@ class OnHost:
 
     def take(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Return images and labels."""
-        # np.array, because torch wants no read-only memory.
-        taken = (np.array(self._split.images[chosen]), np.array(self._split.labels[chosen]))
-        images, labels = (to_device(torch.from_numpy(array), self._device) for array in taken)
+        # torch wants no read-only memory: what is a view of a mapped file is copied.
+        taken = (
+            np.require(part[chosen], requirements="W") for part in (self._split.images, self._split.labels)
+        )
+        images, labels = (to_device(torch.from_numpy(part), self._device) for part in taken)
         return images, labels
 
 
@@ -90,8 +92,16 @@ def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Place
     free, _ = torch.cuda.mem_get_info(device)
     if needed > LARGEST_SHARE * free:
         return OnHost(split, device)
-    _ON_DEVICE[split] = OnDevice(split, device)
-    return _ON_DEVICE[split]
+    try:
+        placed = _ON_DEVICE[split] = OnDevice(split, device)
+    except torch.OutOfMemoryError:  # another process on this GPU was quicker
+        return OnHost(split, device)
+    return placed
+
+
+def is_anything_placed() -> bool:
+    """Say whether this process keeps images in the memory of a GPU, for this trial or from earlier ones."""
+    return len(_ON_DEVICE) > 0
 
 
 def _is_one_plane(images: np.ndarray | ImageRows) -> bool:

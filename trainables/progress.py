@@ -49,11 +49,13 @@ class StepsWanted:
     Attributes:
         until: the step at which something is due.
         is_report_due: says, after any step, whether it wants to be asked before.
+        notices: those of the trial; what is added here is reported.
     """
 
     training: "Training"
     until: int
     is_report_due: Callable[[], bool]
+    notices: list[str]
 
 
 class ReportClock:

@@ -8,7 +8,6 @@ so that it can be evaluated and saved as if it trained alone.
 """
 
 import copy
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -22,7 +21,7 @@ from trainables.augmentation import Changes
 from trainables.batch_norm import lone_values_named
 from trainables.freezing import set_training_mode
 from trainables.stacked_optimizer import StackedOptimizer
-from trainables.training import Training, widened
+from trainables.training import MEMORY_FORMAT, Training, widened
 
 
 class CannotStackError(Exception):
@@ -56,10 +55,8 @@ class Stack:
         self._parameters = {
             name: part.detach().requires_grad_() for name, part in self._parts(self._weights).items()
         }
-        self._fixed = {
-            name: torch.stack([_fixed(member)[name] for member in self.members])
-            for name in _fixed(self._first)
-        }
+        fixed = [_fixed(member) for member in self.members]
+        self._fixed = {name: torch.stack([one[name] for one in fixed]) for name in fixed[0]}
         self._optimizer = StackedOptimizer([member.optimizer for member in self.members], self._weights)
         for row, member in enumerate(self.members):
             for name, parameter in member.learning_parameters().items():
@@ -69,12 +66,13 @@ class Stack:
     def take_step(self) -> None:
         """Take one optimizer step of every member.
 
-        A loss that is not finite is noted like any other, and raised when its member's losses are read.
+        A loss that is not finite is noted like any other, and raised when its member's losses are read. The
+        seconds are for the caller to share out (`Training.spend`).
 
         Raises:
-            OutOfMemoryError: nothing is changed if this was the first step; later, running statistics may be.
+            OutOfMemoryError: in a first step nothing was changed; later, running statistics may have moved.
+            CannotStackError: of the first step: the backward pass does what vmap cannot; nothing was changed.
         """
-        began = time.perf_counter()
         images, labels = self._batches()
         losses, parts = self._gradients(images, labels)
         gradient = torch.cat([part.reshape(len(self.members), -1) for part in parts], dim=1)
@@ -83,30 +81,33 @@ class Stack:
             rates=[member.rate for member in self.members],
             clips=[member.spec.gradient_clip for member in self.members],
         )
-        # What a member costs is its share; side by side the seconds add up to those of the clock.
-        seconds = (time.perf_counter() - began) / len(self.members)
         for member, loss in zip(self.members, losses.detach(), strict=True):
-            member.note_step(loss, seconds=seconds, n_companions=len(self.members) - 1)
+            member.note_step(loss, n_companions=len(self.members) - 1)
 
     def dissolve(self) -> None:
         """Give every member memory of its own, to go on alone or in another stack."""
-        self._optimizer.dissolve()
         for member in self.members:
             for parameter in member.learning_parameters().values():
                 parameter.data = parameter.data.clone()
             fixed = {name: tensor.clone() for name, tensor in _fixed(member).items()}
             _set_fixed(member.network.module, fixed)
+            member.network.module.to(memory_format=MEMORY_FORMAT)
+        self._optimizer.dissolve()
 
     def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return losses and gradients; running statistics are as before if the first step has no room."""
-        before = None if self._has_stepped else {name: t.clone() for name, t in self._fixed.items()}
+        """Return losses and gradients; running statistics are as before if the first step fails."""
+        before = {} if self._has_stepped else {name: t.clone() for name, t in self._fixed.items()}
         try:
             losses = self._losses(images, labels)
-            parts = torch.autograd.grad(losses.sum(), list(self._parameters.values()))
-        except torch.OutOfMemoryError:
-            for name, tensor in (before or {}).items():
+            # What takes no part in the loss has a gradient of 0.
+            wanted = list(self._parameters.values())
+            parts = torch.autograd.grad(losses.sum(), wanted, allow_unused=True, materialize_grads=True)
+        except RuntimeError as error:
+            for name, tensor in before.items():
                 self._fixed[name].copy_(tensor)
-            raise
+            if self._has_stepped or isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
+                raise
+            raise CannotStackError(str(error).partition("\n")[0]) from None
         self._has_stepped = True
         return losses, parts
 

@@ -62,7 +62,8 @@ class StackedOptimizer:
         """Give every optimizer a state of its own."""
         for optimizer in self._optimizers:
             tensors, plain = pack_optimizer(optimizer)
-            unpack_optimizer(optimizer, {name: t.clone() for name, t in tensors.items()}, plain)
+            steps = {name: tensor.clone() for name, tensor in tensors.items() if not tensor.ndim}
+            unpack_optimizer(optimizer, {**tensors, **steps}, plain)
 
     def _step_sgd(self, gradient: Tensor, rates: Sequence[float]) -> None:
         if self._slots:
@@ -79,10 +80,12 @@ class StackedOptimizer:
             _adam_numbers(group, rate, int(step))
             for group, rate, step in zip(self._groups, rates, self._steps, strict=True)
         ]
-        keep1, keep2, of_root, epsilon, size = (self._column(column) for column in zip(*numbers, strict=True))
+        new1, keep2, new2, of_root, epsilon, size = (
+            self._column(column) for column in zip(*numbers, strict=True)
+        )
         first, second = self._slots["exp_avg"], self._slots["exp_avg_sq"]
-        first.lerp_(gradient, 1 - keep1)
-        second.mul_(keep2).addcmul_(gradient.square_(), 1 - keep2)
+        first.lerp_(gradient, new1)
+        second.mul_(keep2).addcmul_(gradient.square_(), new2)
         self._weights.addcdiv_(first * size, (second.sqrt() * of_root).add_(epsilon))
 
     def _clip(self, gradient: Tensor, clips: Sequence[float | None]) -> None:
@@ -114,7 +117,9 @@ class StackedOptimizer:
 
 
 def _adam_numbers(group: dict, rate: float, step: int) -> tuple[float, ...]:
-    """Return both betas, what the root of the second moment is multiplied by, epsilon, and minus the step."""
+    """Return 1 - beta1, beta2, 1 - beta2, what the root of the second moment is multiplied by, epsilon, and
+    minus the step. The differences are taken here: in float32 they would lose digits.
+    """
     beta1, beta2 = group["betas"]
     root = (1 - beta2**step) ** -0.5
-    return beta1, beta2, root, group["eps"], -rate / (1 - beta1**step)
+    return 1 - beta1, beta2, 1 - beta2, root, group["eps"], -rate / (1 - beta1**step)

@@ -6,14 +6,14 @@ and the others go on.
 """
 
 import math
+import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 import torch
 
-from trainables.errors import NotFiniteError, StaleAttemptError
-from trainables.progress import Progress, ReportClock, StepsWanted
+from trainables.errors import NotFiniteError, StaleAttemptError, TransfusionError
+from trainables.progress import REPORT_EVERY_S, Progress, ReportClock, StepsWanted
 from trainables.stack import CannotStackError, Stack
 from trainables.training import Training
 
@@ -35,9 +35,7 @@ def run_together(members: Mapping[str, Member]) -> Generator[dict[str, Progress]
     try:
         yield from driven.run()
     except GeneratorExit:
-        for member in driven.members.values():
-            with suppress(StaleAttemptError):  # another process may have begun to train that one
-                member.close()
+        driven.close()
         raise
     except SystemExit as error:
         for member in driven.members.values():
@@ -56,7 +54,7 @@ class _Driven:
         self._clock = ReportClock()
         self._stacks: tuple[Stack, ...] = ()
         self._most_at_once = len(members)
-        self._why_alone: str | None = None
+        self._cannot_stack = False
 
     def run(self) -> Generator[dict[str, Progress], None, None]:
         """Yield reports, of several members at once where they come close together."""
@@ -86,44 +84,84 @@ class _Driven:
         else:
             self._reports[name] = event
 
+    def close(self) -> None:
+        """Close every member, whatever becomes of the others.
+
+        Raises:
+            TransfusionError: the first that one of them raised.
+        """
+        trouble: list[TransfusionError] = []
+        for member in self.members.values():
+            try:
+                member.close()
+            except StaleAttemptError:
+                continue  # another process has begun to train that one
+            except TransfusionError as error:
+                trouble.append(error)
+        if trouble:
+            raise trouble[0]
+
     def _train(self) -> None:
-        if len(self._wanted) > 1 and self._most_at_once > 1 and self._why_alone is None:
-            self._train_stacked()
+        """Train those that wait, together as far as they can."""
+        alone = [name for name in self._wanted if self._is_alone(name)]
+        if len(alone) < len(self._wanted):
+            self._train_stacked([name for name in self._wanted if name not in alone])
         else:
             self._dissolve()
-            for name, wanted in list(self._wanted.items()):
-                self._train_alone(name, wanted)
+        for name in alone:
+            self._train_alone(name)
 
-    def _train_alone(self, name: str, wanted: StepsWanted) -> None:
+    def _is_alone(self, name: str) -> bool:
+        """Say whether a member is trained by itself: all are, or its batch was cut for want of memory."""
+        training = self._wanted[name].training
+        are_all = len(self._wanted) == 1 or self._most_at_once == 1 or self._cannot_stack
+        return are_all or training.micro_batch_size < training.batch_size
+
+    def _train_alone(self, name: str) -> None:
+        wanted = self._wanted[name]
+        error: Exception | None = None
         try:
             wanted.training.train_until(wanted.until, pause=wanted.is_report_due)
-        except Exception as error:  # it is the member's, which knows what to do about it
-            self._resume(name, error)
-        else:
-            self._resume(name)
+        except torch.OutOfMemoryError as full:
+            error = torch.OutOfMemoryError(str(full))  # without what holds on to the tensors of the step
+        except Exception as other:  # it is the member's, which knows what to do about it
+            error = other
+        del wanted
+        self._resume(name, error)
 
-    def _train_stacked(self) -> None:
-        """Take steps until a member has reached where it wanted to be, or wants to be asked."""
+    def _train_stacked(self, names: list[str]) -> None:
+        """Take steps until a member has reached where it wanted to be, or has not reported for a while."""
+        trainings = [self._wanted[name].training for name in names]
+        began, is_full = time.perf_counter(), False
+        error: Exception | None = None
         try:
-            self._arrange()
-            while not any(map(self._is_due, self._wanted)):
+            self._arrange(trainings)
+            while True:
                 for stack in self._stacks:
                     stack.take_step()
-        except CannotStackError as error:
-            self._why_alone = f"its stack is trained one by one: {error}"
+                if any(map(self._has_arrived, names)) or time.perf_counter() - began > REPORT_EVERY_S:
+                    break
+        except CannotStackError as refused:
+            self._cannot_stack = True
+            for name in names:
+                self._wanted[name].notices.append(f"its stack is trained one by one: {refused}")
         except torch.OutOfMemoryError:
+            is_full = True
+        except Exception as other:  # of the batch or the network, which all have in common
+            error = other
+        if is_full:  # out here, where nothing holds on to the tensors of the step any more
             self._most_at_once = math.ceil(self._most_at_once / 2)
             self._dissolve()
             torch.cuda.empty_cache()
-        except Exception as error:  # of the batch or the network, which all have in common
-            for name in list(self._wanted):
-                self._resume(name, error)
-        for name in [name for name in self._wanted if self._is_due(name)]:
-            self._resume(name, _bad_loss(self._wanted[name].training))
+        due = [name for name in names if self._has_arrived(name) or self._wanted[name].is_report_due()]
+        errors = {name: error or _bad_loss(self._wanted[name].training) for name in (names if error else due)}
+        for training in trainings:
+            training.spend((time.perf_counter() - began) / len(trainings))
+        for name, found in errors.items():
+            self._resume(name, found)
 
-    def _arrange(self) -> None:
-        """Stack those that wait, unless they are stacked already."""
-        trainings = [wanted.training for wanted in self._wanted.values()]
+    def _arrange(self, trainings: list[Training]) -> None:
+        """Stack them, unless they are stacked already."""
         if {id(one) for stack in self._stacks for one in stack.members} == {id(one) for one in trainings}:
             return
         self._dissolve()
@@ -137,23 +175,20 @@ class _Driven:
             stack.dissolve()
         self._stacks = ()
 
-    def _is_due(self, name: str) -> bool:
+    def _has_arrived(self, name: str) -> bool:
+        """Say whether a member is where it wanted to be, or its losses must be looked at."""
         wanted = self._wanted[name]
-        is_there = wanted.training.step >= wanted.until
-        return is_there or wanted.training.are_losses_due or wanted.is_report_due()
+        return wanted.training.step >= wanted.until or wanted.training.are_losses_due
 
     def _must_report(self) -> bool:
-        """Say whether to report now: of one alone everything, of several what comes close together."""
-        has_ended = any(report.status != "running" for report in self._reports.values())
-        is_pressing = has_ended or len(self.members) == 1
-        return bool(self._reports) and (is_pressing or self._clock.is_allowed())
+        """Say whether to report now: of one alone what it measured, of several what comes close together."""
+        reports = self._reports.values()
+        is_pressing = any(one.status != "running" for one in reports)
+        is_pressing |= len(self.members) == 1 and any(one.metrics for one in reports)
+        return bool(reports) and (is_pressing or self._clock.is_allowed())
 
     def _take_reports(self) -> dict[str, Progress]:
-        notices = () if self._why_alone is None else (self._why_alone,)
-        reports = {
-            name: replace(one, notices=(*one.notices, *notices)) for name, one in self._reports.items()
-        }
-        self._reports = {}
+        reports, self._reports = self._reports, {}
         self._clock.restart()
         return reports
 

@@ -79,7 +79,7 @@ class Training:
         may_fill: bool = True,
     ) -> None:
         self.network, self.dataset, self.spec, self.seed, self.device = network, dataset, spec, seed, device
-        self._may_fill = may_fill
+        self.may_fill = may_fill
         self.batches = Batches(
             dataset, spec, seed=seed, device=device, sample_weights=sample_weights, may_fill=may_fill
         )
@@ -123,28 +123,27 @@ class Training:
         """
         set_training_mode(self.network, self.spec.trainable)
         began = time.perf_counter()
-        while self.step < step:
-            loss = self._take_step()
-            now = time.perf_counter()
-            self.note_step(loss, seconds=now - began)
-            began = now
-            if self.are_losses_due:
-                self.read_losses()
-            if pause():
-                break
-        self.read_losses()
-        self._spend(time.perf_counter() - began)
+        try:
+            while self.step < step:
+                self.note_step(self._take_step())
+                if self.are_losses_due:
+                    self.read_losses()
+                if pause():
+                    break
+            self.read_losses()
+        finally:
+            self.spend(time.perf_counter() - began)
         return self.step >= step
 
-    def note_step(self, loss: Tensor, *, seconds: float, n_companions: int = 0) -> None:
+    def note_step(self, loss: Tensor, *, n_companions: int = 0) -> None:
         """Count a step that was taken, here or by a `trainables.stack.Stack` with companions."""
         self._unread_losses.append(loss)
         self.most_companions = max(self.most_companions, n_companions)
         self.step += 1
         self.images_trained += self.batch_size
-        self._spend(seconds)
 
-    def _spend(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
+        """Count seconds of steps; of a member of a stack, its share of them."""
         self.seconds += seconds
         self.training_seconds += seconds
 
@@ -286,7 +285,7 @@ class Training:
         self.network.module.eval()
         logits: list[Tensor] = []
         labels: list[Tensor] = []
-        placed, start = place(split, self.device, may_fill=self._may_fill), 0
+        placed, start = place(split, self.device, may_fill=self.may_fill), 0
         while start < len(split.labels):
             try:
                 pixels, batch_labels = placed.take(slice(start, start + self._images_at_once))
@@ -325,7 +324,8 @@ class Training:
         self.images_scored += len(split.labels)
 
     def close(self) -> None:
-        """Free what lies outside of this process: nothing."""
+        """Free what does not go with this object."""
+        self.batches.close()
 
     def take_state(self) -> Contents:
         """Return everything that is needed to go on bit-equal (`restore_state`)."""

@@ -18,7 +18,14 @@ from trainables.errors import (
 )
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
-from trainables.progress import REPORT_EVERY_S, Progress, Status, StepsWanted
+from trainables.parallel import LostHelperError
+from trainables.progress import (
+    REPORT_AT_MOST_EVERY_S,
+    REPORT_EVERY_S,
+    Progress,
+    Status,
+    StepsWanted,
+)
 from trainables.record import Store, TrialWriter, names
 from trainables.record.environment import describe_environment
 from trainables.record.trouble import without_secrets
@@ -113,7 +120,8 @@ def member_of_stack(
         trial.prepare(device, data_root)
         yield from trial.train()
         trial.conclude()
-        while not record.drain(within_s=REPORT_EVERY_S):
+        # Whoever waits in a stack keeps the others waiting.
+        while not record.drain(within_s=REPORT_AT_MOST_EVERY_S if is_stacked else REPORT_EVERY_S):
             yield trial.progress("running")
         record.finish()
     except GeneratorExit:
@@ -145,9 +153,11 @@ def member_of_stack(
 
 
 def _has_spoiled_the_process(error: Exception) -> bool:
-    """Whether CUDA's context is lost: every later call to the GPU fails in this process."""
+    """Whether only a fresh process can go on: CUDA's context is lost, or a process that takes part."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
+    if isinstance(error, LostHelperError):
+        return True
     return isinstance(error, torch.AcceleratorError) or (
         isinstance(error, RuntimeError) and "CUDA error" in str(error)
     )

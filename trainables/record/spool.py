@@ -92,12 +92,16 @@ class Spool:
         shutil.rmtree(file.parent, ignore_errors=True)
 
     def close(self) -> None:
-        """Delete the folder; a forked process leaves it to the one that made it."""
+        """Delete the folder, and those of processes that died meanwhile: perhaps nobody comes after this one.
+
+        A forked process leaves all to the one that made it.
+        """
         if self.folder is None or self._lock is None or os.getpid() != self._owner:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
         self.folder = self._lock = None
+        remove_abandoned()
 
     @property
     def _where(self) -> Path:
