@@ -108,7 +108,7 @@ class Dispatcher(Searcher):
         why_not: Callable[[], str | None] = lambda: None,
         n_fit: Callable[[], float] = lambda: math.inf,
         is_strict: bool = False,
-        stack_of: Callable[[PlanEntry], "StackLimits | None"] = lambda entry: None,
+        stack_of: Callable[[PlanEntry], StackLimits | None] = lambda entry: None,
     ) -> None:
         super().__init__()
         self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
@@ -235,7 +235,7 @@ class Dispatcher(Searcher):
         self._ready = [item for item in ready if item[-1] not in together]
         return together
 
-    def _limits(self, trial_id: str) -> "StackLimits | None":
+    def _limits(self, trial_id: str) -> StackLimits | None:
         """Return with what a trial can be stacked; one that has lost a worker goes alone."""
         if trial_id in self._goes_alone or trial_id in self._losses:
             return None

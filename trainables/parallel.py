@@ -111,14 +111,7 @@ class Part:
         sizes = [stop - start for start, stop in pairwise(edges)]
         # … and none is without images, which have no mean.
         n_turns = min(math.ceil(max(sizes) / training.micro_batch_size), min(sizes))
-        loss = torch.zeros((), device=training.device)
-        for turn in range(n_turns):
-            some = slice(len(images) * turn // n_turns, len(images) * (turn + 1) // n_turns)
-            share = training.objective.weight(labels[some]) / torch.where(total == 0, 1.0, total)
-            of_some = training.loss_of(training.forward(images[some]), labels[some]) * share
-            of_some.backward()
-            loss += of_some.detach()
-        return self._send_gradients(loss)
+        return self._send_gradients(training.backward(images, labels, n_parts=n_turns, total=total))
 
     def _receive_weights(self) -> None:
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in self._sent])

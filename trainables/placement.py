@@ -50,7 +50,7 @@ class OnDevice:
     def __init__(self, split: Split, device: torch.device) -> None:
         images = split.images
         self._n_channels, self._device = images.shape[1], device
-        n_planes = 1 if _is_one_plane(images) else self._n_channels
+        n_planes = _n_planes(images)
         self._images = torch.empty(
             (len(images), n_planes, *images.shape[2:]), dtype=torch.uint8, device=device
         )
@@ -87,8 +87,7 @@ def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Place
     found = _ON_DEVICE.get(split)
     if found is not None:
         return found
-    n_planes = 1 if _is_one_plane(split.images) else split.images.shape[1]
-    needed = len(split.images) * n_planes * split.images.shape[2] * split.images.shape[3]
+    needed = len(split.images) * _n_planes(split.images) * split.images.shape[2] * split.images.shape[3]
     free, _ = torch.cuda.mem_get_info(device)
     if needed > LARGEST_SHARE * free:
         return OnHost(split, device)
@@ -104,6 +103,7 @@ def is_anything_placed() -> bool:
     return len(_ON_DEVICE) > 0
 
 
-def _is_one_plane(images: np.ndarray | ImageRows) -> bool:
+def _n_planes(images: np.ndarray | ImageRows) -> int:
+    """Return how many planes of an image differ: one where grey stands for colours."""
     pixels = images.pixels if isinstance(images, ImageRows) else images
-    return pixels.shape[1] > 1 and pixels.strides[1] == 0
+    return 1 if pixels.strides[1] == 0 else pixels.shape[1]

@@ -167,23 +167,24 @@ class Training:
         """
         images, labels = self.batches.at(self.step)
         n_parts = math.ceil(len(images) / self.micro_batch_size)
+        return self.backward(images, labels, n_parts=n_parts, total=self.objective.weight(labels))
+
+    def backward(self, images: Tensor, labels: Tensor, *, n_parts: int, total: Tensor) -> Tensor:
+        """Add up the gradients of images that go through the network in parts; return their part of the loss.
+
+        Nothing is read back from the device for it.
+
+        Args:
+            total: the weight of the labels of the whole batch, to which these may belong with others.
+        """
         edges = [len(images) * part // n_parts for part in range(n_parts + 1)]
-        parts = [slice(start, stop) for start, stop in pairwise(edges)]
-        shares = self._shares([labels[part] for part in parts])
         loss = torch.zeros((), device=self.device)
-        for part, share in zip(parts, shares, strict=True):
+        for part in (slice(start, stop) for start, stop in pairwise(edges)):
+            share = self.objective.weight(labels[part]) / torch.where(total == 0, 1.0, total)
             of_part = self.loss_of(self.forward(images[part]), labels[part]) * share
             of_part.backward()
             loss += of_part.detach()
         return loss
-
-    def _shares(self, parts: list[Tensor]) -> list[Tensor]:
-        """Return what the labels of each part have in the mean of the whole; nothing is read back for it."""
-        if len(parts) == 1:
-            return [torch.ones((), device=self.device)]
-        weights = torch.stack([self.objective.weight(labels) for labels in parts])
-        total = weights.sum()
-        return list(weights / torch.where(total == 0, 1.0, total))
 
     def loss_of(self, outputs: Any, labels: Tensor) -> Tensor:
         """Return the loss of the main head, and with their weight those of auxiliary heads.
