@@ -13,7 +13,7 @@ from trainables import placement
 from trainables.batches import Batches
 from trainables.datasets.image_rows import ImageRows
 from trainables.datasets.loading import Dataset, Split, load_dataset
-from trainables.placement import OnDevice, OnHost, place
+from trainables.placement import OnDevice, OnHost, is_anything_placed, place
 
 CPU = torch.device("cpu")
 
@@ -91,15 +91,19 @@ def test_a_gpu_that_has_room_keeps_the_images_for_the_next_trial(monkeypatch: py
             super().__init__(split, CPU)
             made.append(split)
 
+    monkeypatch.setattr(placement, "_ON_DEVICE", {})
     monkeypatch.setattr(placement, "OnDevice", Noted)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10**6))
     split = split_of(pixels())  # 36,000 bytes
     assert place(split, gpu) is place(split, gpu)
     assert made == [split]
+    assert is_anything_placed(gpu)
+    assert not is_anything_placed(CPU), "another device has its own memory"
     free[0] = 80_000
     assert isinstance(place(split_of(pixels()), gpu), OnHost), "more than its share of what is free"
     assert isinstance(place(split, gpu), Noted), "what is there already needs no room"
     assert isinstance(place(split, gpu, may_fill=False), OnHost)
+    assert not is_anything_placed(gpu)
     free[0] = 10**6
     place(split, gpu)
     assert len(made) == 2, "who needs the memory gets it back"

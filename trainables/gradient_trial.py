@@ -137,7 +137,7 @@ class GradientTrial:
         return may_halve or self._are_images_in_the_way()
 
     def _are_images_in_the_way(self) -> bool:
-        return self._may_fill and (self._training().batches.are_on_device or is_anything_placed())
+        return self._may_fill and (self._training().batches.are_on_device or is_anything_placed(self._device))
 
     def _ask_for_less(self) -> str:
         """Take less memory from the next start on, and say how."""

@@ -70,7 +70,7 @@ class OnDevice:
         return images.expand(-1, self._n_channels, -1, -1), labels
 
 
-_ON_DEVICE: "WeakKeyDictionary[Split, OnDevice]" = WeakKeyDictionary()
+_ON_DEVICE: "dict[torch.device, WeakKeyDictionary[Split, OnDevice]]" = {}
 
 
 def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Placed:
@@ -81,10 +81,11 @@ def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Place
     """
     if device.type != "cuda":
         return OnHost(split, device)
+    there = _ON_DEVICE.setdefault(device, WeakKeyDictionary())
     if not may_fill:
-        _ON_DEVICE.clear()
+        there.clear()
         return OnHost(split, device)
-    found = _ON_DEVICE.get(split)
+    found = there.get(split)
     if found is not None:
         return found
     needed = len(split.images) * _n_planes(split.images) * split.images.shape[2] * split.images.shape[3]
@@ -92,15 +93,15 @@ def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Place
     if needed > LARGEST_SHARE * free:
         return OnHost(split, device)
     try:
-        placed = _ON_DEVICE[split] = OnDevice(split, device)
+        placed = there[split] = OnDevice(split, device)
     except torch.OutOfMemoryError:  # another process on this GPU was quicker
         return OnHost(split, device)
     return placed
 
 
-def is_anything_placed() -> bool:
+def is_anything_placed(device: torch.device) -> bool:
     """Say whether this process keeps images in the memory of a GPU, for this trial or from earlier ones."""
-    return len(_ON_DEVICE) > 0
+    return len(_ON_DEVICE.get(device, ())) > 0
 
 
 def _n_planes(images: np.ndarray | ImageRows) -> int:
