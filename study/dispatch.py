@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -10,20 +9,8 @@ from ray.tune.search import Searcher
 
 from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
+from study.stacks import StackLimits
 from trainables.progress import reports_of
-
-
-@dataclass(frozen=True)
-class StackLimits:
-    """Which trials may be trained together: those of equal limits.
-
-    Attributes:
-        key: what they have in common.
-        most: of them in one stack.
-    """
-
-    key: str
-    most: int
 
 
 class Supply(Protocol):
@@ -225,7 +212,7 @@ class Dispatcher(Searcher):
     def _companions(self, chosen: str) -> list[str]:
         """Take ready trials that are trained together with one, so many that no free slot is left idle."""
         limits = self._limits(chosen)
-        if limits is None:
+        if limits is None or limits.most == 1:
             return []
         ready = sorted(self._ready)
         alike = [trial_id for *_, trial_id in ready if self._limits(trial_id) == limits]

@@ -14,6 +14,7 @@ from study.cost.counts import OperationCounts
 from study.cost.foresight import expect, measurements_of
 from study.cost.priorities import priorities
 from study.cost.slots import Capacity, count_slots
+from study.cost.speed import Measurements
 from study.dispatch import Dispatcher, Supply, has_diverged
 from study.grid import Resources
 from study.patience import within
@@ -109,12 +110,15 @@ class Handout:
         used = Use.parse(run.tag(names.USED))
         budget = Budget(study.budget, used, lambda now: _keep(run, now))
 
+        is_done = all(entry.state == State.DONE for entry in plan.entries) and not supplies
+        measured = Measurements() if is_done else measurements_of(run.store, records)
+
         def config_of(entries: Sequence[PlanEntry]) -> dict[str, Any]:
             ids = [entry.trial_id for entry in entries]
             marks = {one: {k: v for s in supplies for k, v in s.marks(one).items()} for one in ids}
             return worker_config(entries, study, run.store, marks)
 
-        lengths = _lengths(plan, study, run.store, records)
+        lengths = _lengths(plan, study, measured)
         told: list[Supply] = [*supplies]
         wanted = [entry.trial.resources for entry in plan.entries]
         wanted += [search.cell.as_written().resources for search in plan.searches]
@@ -129,7 +133,7 @@ class Handout:
             why_not=budget.why_not,
             n_fit=lambda: _n_fit(wanted, study),
             is_strict=study.budget.is_given,
-            stack_of=lambda entry: stack_limits(entry, study),
+            stack_of=lambda entry: stack_limits(entry, study, measured),
         )
 
         def tell(label: str, trial_id: str, why: str) -> None:
@@ -166,11 +170,10 @@ def _n_fit(wanted: Sequence[Resources], study: Study) -> float:
     return n_slots + 1 if os.environ.get("RAY_ADDRESS") else n_slots
 
 
-def _lengths(plan: Plan, study: Study, store: Store, records: Sequence[TrialRecord]) -> Mapping[str, float]:
+def _lengths(plan: Plan, study: Study, measured: Measurements) -> Mapping[str, float]:
     """Return how long each trial and those that wait for it take, in seconds where these are known."""
     if all(entry.state == State.DONE for entry in plan.entries):
         return {}
-    measured = measurements_of(store, records)
     expected = expect(plan, study, measured)
     if expected.n_unknown:  # only then operations count, and counting them takes a while
         expected = expect(plan, study, measured, counts=OperationCounts())

@@ -187,7 +187,8 @@ class StudyDisplay:
         if now - made > FORECAST_EVERY_S:
             running = {key: one.fraction_of_rest for key, one in list(self._running.items())}
             dropped = {*self._failed(), *self._not_run(), *self._set_aside()}
-            left = forecast.seconds_left(running, dropped=dropped)
+            n_workers = round(sum(1 / one.n_together for one in list(self._running.values())))
+            left = forecast.seconds_left(running, n_workers=n_workers, dropped=dropped)
             self._left = made, left = now, left
         return max(0.0, left - (now - made))
 

@@ -1,20 +1,123 @@
-"""Which trials of a study are trained together (`trainables.stack`)."""
+"""Which trials of a study are trained together (`trainables.stack`), and how many at once."""
 
-from study.dispatch import StackLimits
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from study.cost.places import expected_place
+from study.cost.setting import setting_label
+from study.cost.speed import Measurements
 from study.plan import PlanEntry
 from study.sections import Study
 from trainables.stacking import stacking_key
 
+# Larger stacks were never measured to gain more, and lose more work with their worker.
+LARGEST = 64
+# What a larger stack has to gain over a smaller one, or over none, to be worth it.
+WORTH = 1.05
 
-def stack_limits(entry: PlanEntry, study: Study) -> StackLimits | None:
+
+@dataclass(frozen=True)
+class StackLimits:
+    """Which trials may be trained together: those of equal limits.
+
+    Attributes:
+        key: what they have in common.
+        most: of them in one stack; 1 where stacks were not measured to be faster, and `auto` was asked for.
+        gains: the measured images/s of a stack, by those of its members one by one, by their number.
+    """
+
+    key: str
+    most: int
+    label: str = field(default="", compare=False)
+    is_auto: bool = field(default=False, compare=False)
+    gains: Mapping[int, float] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class StackUse:
+    """How trials that could be trained together will be.
+
+    Attributes:
+        label: of their setting.
+        n_trials: how many they are.
+        members: of a stack.
+        gain: the images/s of such a stack by those of its members one by one; where these go one by one, of
+            the fastest that was measured; None if none was.
+    """
+
+    label: str
+    is_auto: bool
+    n_trials: int
+    members: int
+    gain: float | None
+
+    @property
+    def speed_up(self) -> float:
+        """How much faster than alone a trial is counted."""
+        return self.gain if self.members > 1 and self.gain is not None else 1.0
+
+
+def stack_limits(entry: PlanEntry, study: Study, measured: Measurements) -> StackLimits | None:
     """Return with what a trial may be trained; None if it has its worker for itself.
 
     Settings of a search go alone: each is decided on by what is known when a slot is free, and a worker is
     stopped as a whole.
     """
-    resources = entry.trial.resources
-    is_alone = study.resources.stack == 1 or entry.trial.setting is not None or resources.gpu > 1
+    resources, wanted = entry.trial.resources, study.resources.stack
+    is_alone = wanted == 1 or entry.trial.setting is not None or resources.gpu > 1
     key = None if is_alone else stacking_key(entry.trial.spec)
     if key is None:
         return None
-    return StackLimits(f"{key}, cpu {resources.cpu}, gpu {resources.gpu}", study.resources.stack)
+    place = expected_place(measured, resources)
+    gains = measured.stack_gains(entry.trial.spec, place) if place is not None else {}
+    return StackLimits(
+        f"{key}, cpu {resources.cpu}, gpu {resources.gpu}",
+        best_size(gains) if wanted == "auto" else wanted,
+        setting_label(entry.trial.spec),
+        wanted == "auto",
+        gains,
+    )
+
+
+def best_size(gains: Mapping[int, float]) -> int:
+    """Return the smallest stack that is nearly as fast as the fastest; 1 if none is faster than none."""
+    gains = {1: 1.0, **gains}
+    return min(size for size, gain in gains.items() if gain * WORTH >= max(gains.values()))
+
+
+def stack_uses(limits: Mapping[str, StackLimits], *, n_slots: int | None) -> dict[str, StackUse]:
+    """Say of trials that may be trained together how they will be, if all are ready at once.
+
+    Args:
+        limits: by trial id.
+        n_slots: none of which is left idle for the sake of a larger stack.
+    """
+    groups: dict[str, list[str]] = {}
+    for trial_id, limit in limits.items():
+        groups.setdefault(limit.key, []).append(trial_id)
+    uses: dict[str, StackUse] = {}
+    for alike in groups.values():
+        limit = limits[alike[0]]
+        members = min(limit.most, math.ceil(len(alike) / (n_slots or 1)))
+        use = StackUse(limit.label, limit.is_auto, len(alike), members, _gain(limit.gains, members))
+        uses |= dict.fromkeys(alike, use)
+    return uses
+
+
+def sizes_to_measure(study: Study, n_alike: int, *, n_slots: int) -> tuple[int, ...]:
+    """Return the sizes of stacks that a study may use for trials that can be trained together."""
+    wanted, most = study.resources.stack, math.ceil(n_alike / n_slots)
+    if wanted != "auto":
+        return (min(wanted, most),) if min(wanted, most) > 1 else ()
+    most = min(most, LARGEST)
+    doubled = (2**power for power in range(1, most.bit_length()))
+    return tuple(sorted({*doubled, most} - {1})) if most > 1 else ()
+
+
+def _gain(gains: Mapping[int, float], members: int) -> float | None:
+    """Return the gain of a stack, that of the next smaller one measured, if it was not."""
+    if members == 1:
+        return max(gains.values(), default=None)
+    known = [size for size in gains if size <= members]
+    return gains[max(known)] if known else None

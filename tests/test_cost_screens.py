@@ -23,6 +23,7 @@ from study.tracking import open_study_run
 from tests.conftest import tiny_trial
 from tests.test_estimate import _on_gpu, make, measured, no_cluster, plan_of, trial
 from tests.test_speed import probed
+from tests.test_stacks import stacked
 from trainables.record import Store
 
 __all__ = ["measured", "no_cluster"]
@@ -182,9 +183,11 @@ def test_a_probe_prints_images_a_second_and_what_did_not_fit() -> None:
     output = StringIO()
     console = Console(file=output, width=160, color_system=None)
     full = probed(label="huge", train_s=None, score_s=None, overhead_s=None)
-    print_probes([probed(), full], console)
+    print_probes([probed(), full], [stacked(4, 0.31), stacked(8, 0.0)], console)
     assert rows(output.getvalue())["cbr_tiny"] == ["2", "4", "3.00", "2"]
     assert "does not fit the GPU" in output.getvalue()
     assert "on EPYC; workers were ready after 7 s" in output.getvalue()
-    print_probes([], console)
+    assert "batch 16: 4 together: 0.31 times the images/s of one by one" in output.getvalue()
+    assert "batch 16: 8 together: cannot be stacked" in output.getvalue()
+    print_probes([], [], console)
     assert "nothing to measure: no trial is open that is trained by gradient" in output.getvalue()

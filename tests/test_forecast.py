@@ -45,6 +45,13 @@ def test_trials_in_flight_count_in_part_and_their_children_wait_for_them(expecte
     assert forecast.seconds_left({"t0": 0.25, "t1": 0.75}) == pytest.approx(1.25 * SECONDS)
 
 
+def test_trials_of_a_stack_take_one_worker(measured: Measurements) -> None:
+    forecast = forecast_of(make(plan_of(*(trial(f"t{i}", seed=i) for i in range(4))), measured, at_most=1))
+    running = {"t0": 0.5, "t1": 0.5}
+    assert forecast.seconds_left(running) == pytest.approx(1.5 * SECONDS), "a worker each"
+    assert forecast.seconds_left(running, n_workers=1) == pytest.approx(3 * SECONDS)
+
+
 def test_what_will_not_run_is_not_waited_for(expected: Estimate) -> None:
     forecast = forecast_of(expected)
     assert forecast.seconds_left({}, dropped=["t0", "t1", "t2"]) == pytest.approx(SECONDS)

@@ -11,6 +11,7 @@ from study.cost.measuring import Measured, measure, noise_dataset
 from tests.conftest import tiny_trial
 from trainables.record import RecordReader, Store
 from trainables.spec import RunOptions, TrialSpec
+from trainables.stack import CannotStackError
 from trainables.training import Training
 
 CPU = torch.device("cpu")
@@ -62,6 +63,50 @@ def test_what_does_not_fit_the_gpu_has_no_speed(store: Store, monkeypatch: pytes
 
     monkeypatch.setattr(Training, "train_until", exhausted)
     assert measured(store, tiny_trial()) == Measured(None, None, None)
+
+
+def test_a_stack_is_measured_by_the_images_of_all_its_members(store: Store) -> None:
+    found = measure(tiny_trial(), store=store, options=RunOptions(), device=CPU, stacks=(2, 3))
+    assert found.train_s is not None
+    assert list(found.stacked) == [2, 3]
+    for seconds in found.stacked.values():
+        assert seconds is not None
+        assert 0.05 < found.train_s / seconds < 20
+    assert RecordReader(store).trials() == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "found"),
+    [
+        ([0.5, 0.4, 0.3], [0.5, 0.4, 0.3]),
+        ([2.0, 0.9, 0.8], [2.0, 0.9, 0.8]),
+        ([2.0, 3.0, 0.1], [2.0, 3.0]),
+        ([0.5, 0.6, 0.7], [0.5, 0.6, 0.7]),
+        ([0.5, torch.OutOfMemoryError("full"), 0.1], [0.5, None]),
+        ([CannotStackError("dropout"), 0.1, 0.1], [None]),
+    ],
+)
+def test_larger_stacks_are_measured_while_that_may_gain_anything(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[object], found: list[float | None]
+) -> None:
+    given = iter(seconds)
+
+    def rate(*_: object, **__: object) -> object:
+        value = next(given)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(measuring, "_rate_of_stack", rate)
+    stacked = measuring._stacked(tiny_trial(), (2, 4, 8), 1.0, None, store=None, device=CPU)  # type: ignore[arg-type]
+    assert [seconds for _, seconds in stacked] == found
+
+
+def test_a_network_that_draws_random_numbers_cannot_be_stacked(store: Store) -> None:
+    found = measure(
+        tiny_trial(architecture="mobilenet_v2"), store=store, options=RunOptions(), device=CPU, stacks=(2,)
+    )
+    assert found.stacked == {2: None}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ trial: {dataset: {from: digits_5_9, size_px: 16}, training: {steps: 4}}
 grid: {architecture: [cbr_tiny], training.batch_size: [16, 32], training.optimizer.lr: [0.1, 0.2]}
 include:
   - {set: {architecture: decision_tree, init: random, training.batch_size: 16, training.optimizer.lr: 0.1}}
-resources: {cpu: 0.5, slots: 2}
+resources: {cpu: 0.5, slots: 2, stack: auto}
 """
 
 
@@ -40,13 +40,19 @@ def test_after_a_probe_every_training_by_gradient_is_known(store: Store) -> None
         ("cbr_tiny, 16 px × 1, batch 32", 2, 1),
     }
     assert [step[1:] for step in told] == [(1, 2), (2, 2)]
+    # Of each setting two seeds at two rates, on two slots.
+    assert [(stack.label, stack.members) for stack in found.stacks] == [
+        (speed.label, 2) for speed in found.speeds
+    ]
     (sizes,) = found.sizes
     assert sizes.train > sizes.val > 0
-    write_probes(store, [*found.sizes, *found.speeds])
-    assert read_probes(store) == [*found.sizes, *found.speeds]
+    write_probes(store, [*found.sizes, *found.speeds, *found.stacks])
+    assert read_probes(store) == [*found.sizes, *found.speeds, *found.stacks]
     assert RecordReader(store).trials() == []
     expected = expect(plan, study, measurements_of(store))
     assert {cost.label.split(" · ")[0] for cost in expected.open_trials.values() if cost.left_s is None} == {
         "decision_tree"
     }
     assert expected.start_s > 0
+    assert [use.n_trials for use in expected.stacks] == [4, 4]
+    assert None not in [use.gain for use in expected.stacks]

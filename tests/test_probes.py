@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.test_speed import probed
+from tests.test_stacks import stacked
 from trainables.probes import SizesProbe, SpeedProbe
 from trainables.record import RecordReader, Store
 from trainables.record.probes import read_probes, write_probes
@@ -14,8 +15,8 @@ SIZES = SizesProbe("{}", "digits", 1, 2, 3)
 
 
 def test_probes_come_back_as_they_were_and_are_no_trials(store: Store) -> None:
-    write_probes(store, [probed(), FULL, SIZES])
-    assert read_probes(store) == [probed(), FULL, SIZES]
+    write_probes(store, [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, 0.0)])
+    assert read_probes(store) == [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, 0.0)]
     reader = RecordReader(store)
     assert reader.trials() == []
     assert reader.notices == []

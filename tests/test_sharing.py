@@ -121,8 +121,10 @@ def test_auto_can_be_meant_for_one_architecture() -> None:
         ("stack: 0", "resources.stack must be at least 1, got 0"),
         (
             "gpu: auto, stack: 4",
-            "gpu: auto is the share that one trial needs, and a stack of 4 needs that of all",
+            "gpu: auto is the share that one trial needs, and a stack needs that of all its members",
         ),
+        ("gpu: auto, stack: auto", "gpu: auto is the share that one trial needs, and a stack needs"),
+        ("stack: some", "resources.stack must be a whole number or 'auto', got 'some'"),
         ("gpu_memory_gb: 0", "resources.gpu_memory_gb must be greater than 0, got 0"),
     ],
 )

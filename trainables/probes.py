@@ -33,6 +33,34 @@ class SpeedProbe:
 
 
 @dataclass(frozen=True)
+class StackProbe:
+    """How fast trials of one setting are on one machine when they are trained together.
+
+    Attributes:
+        setting, label, hardware, is_gpu, threads, at_once: as of a `SpeedProbe`; at once are stacks.
+        members: trials in a stack.
+        alone_s: seconds per image of one trial alone, just before.
+        stacked_s: seconds of the stack per image, those of all members counted; None if it did not fit the
+            GPU, or cannot be stacked.
+    """
+
+    setting: str
+    label: str
+    hardware: str
+    is_gpu: bool
+    threads: int
+    at_once: int
+    members: int
+    alone_s: float
+    stacked_s: float | None
+
+    @property
+    def gain(self) -> float:
+        """Images/s of the stack, by those of its members one by one; 0 if it cannot be."""
+        return self.alone_s / self.stacked_s if self.stacked_s else 0.0
+
+
+@dataclass(frozen=True)
 class SizesProbe:
     """The sizes of the splits of a dataset, as its table tells them.
 
@@ -46,3 +74,6 @@ class SizesProbe:
     train: int
     val: int
     test: int
+
+
+Probe = SpeedProbe | StackProbe | SizesProbe

@@ -85,10 +85,10 @@ def probe_and_print(study: Study, report: "Report") -> None:
     reader = RecordReader(store)
     plan = make_plan(study, reader.trials(), histories=reader.histories)
     found = probe_study(study, plan, store=store, report=report)
-    write_probes(store, [*found.sizes, *found.speeds])
+    write_probes(store, [*found.sizes, *found.speeds, *found.stacks])
     for notice in found.notices:
         click.echo(f"note: {notice}", err=True)
-    print_probes(found.speeds, plain_console())
+    print_probes(found.speeds, found.stacks, plain_console())
 
 
 def keep_wall_time_of(display: "StudyDisplay", study: str, store: "Store") -> None:

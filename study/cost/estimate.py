@@ -1,19 +1,19 @@
 """What the trials of a plan will take: work, seconds where they were measured, and the wall time on slots."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from study.axes import Scalar
 from study.cost.counts import OperationCounts
+from study.cost.places import expected_place
 from study.cost.slots import Capacity, count_slots
 from study.cost.speed import Measurements, Place
 from study.cost.workload import Workload, workload
 from study.grid import Resources
-from study.plan import Plan, State
+from study.plan import Plan, PlanEntry, State
+from study.stacks import StackLimits, StackUse, stack_uses
 from study.timetable import Timetable, schedule
-from trainables.hardware import cpu_model, gpu_names
 from trainables.spec import TrialSpec
 
 ANNOUNCED = "announced"
@@ -79,7 +79,8 @@ class Estimate:
         trials: by id, parents before children; announced trials have ids of their own.
         parents: the ids each waits for.
         hardware: on which the speeds were measured.
-        n_slots: trials at once; None if nothing tells.
+        n_slots: trials at once, or stacks of them; None if nothing tells.
+        stacks: how the open trials that could be trained together will be.
         start_s: until the workers are ready; 0 if that was never probed.
     """
 
@@ -88,6 +89,7 @@ class Estimate:
     hardware: tuple[str, ...]
     n_slots: int | None
     start_s: float
+    stacks: tuple[StackUse, ...] = ()
 
     @cached_property
     def open_trials(self) -> dict[str, TrialCost]:
@@ -122,22 +124,31 @@ def estimate(
     at_most: int | None = None,
     capacity: Capacity | None = None,
     announced: Sequence[Announced] = (),
+    stack_of: Callable[[PlanEntry], StackLimits | None] = lambda entry: None,
 ) -> Estimate:
     """Estimate the cost of a plan.
+
+    A trial that is trained together with others counts with its share of the seconds of their stack.
 
     Args:
         counts: of operations; None leaves FLOPs and memory unknown, which saves the counting.
         at_most: trials at once, of the study file or the command line.
         capacity: of the machines; None if not known.
+        stack_of: with which trials one may be trained together.
     """
-    estimator = _Estimator(measured, counts)
+    open_entries = [entry for entry in plan.entries if entry.state not in CLOSED]
+    wanted = [entry.trial.resources for entry in open_entries]
+    wanted += [group.resources for group in announced for _ in range(group.count)]
+    n_slots = count_slots(wanted, at_most=at_most, capacity=capacity)
+    limits = {e.trial_id: limit for e in open_entries if (limit := stack_of(e)) is not None}
+    stacks = stack_uses(limits, n_slots=n_slots)
+    estimator = _Estimator(measured, counts, {trial: use.speed_up for trial, use in stacks.items()})
     trials, parents = dict(estimator.planned(plan)), {e.trial_id: e.trial.parent_ids for e in plan.entries}
     for number, group in enumerate(announced):
         for key, cost in estimator.announced(group, number):
             trials[key], parents[key] = cost, group.after
-    wanted = [cost.resources for cost in trials.values() if cost.is_open]
-    n_slots = count_slots(wanted, at_most=at_most, capacity=capacity)
-    return Estimate(trials, parents, tuple(estimator.used), n_slots, estimator.start_s)
+    found = tuple({id(use): use for use in stacks.values()}.values())
+    return Estimate(trials, parents, tuple(estimator.used), n_slots, estimator.start_s, found)
 
 
 def announced_ids(number: int, count: int) -> tuple[str, ...]:
@@ -148,10 +159,12 @@ def announced_ids(number: int, count: int) -> tuple[str, ...]:
 class _Estimator:
     """Computes what trials of one spec have in common once."""
 
-    def __init__(self, measured: Measurements, counts: OperationCounts | None) -> None:
-        self._measured, self._counts = measured, counts
+    def __init__(
+        self, measured: Measurements, counts: OperationCounts | None, speed_ups: Mapping[str, float]
+    ) -> None:
+        self._measured, self._counts, self._speed_ups = measured, counts, speed_ups
         self._work: dict[tuple[object, ...], Workload] = {}
-        self._hardware = {is_gpu: _hardware(measured, is_gpu=is_gpu) for is_gpu in (False, True)}
+        self._places: dict[Resources, Place | None] = {}
         self.used: dict[str, None] = {}
         self.start_s = 0.0
 
@@ -169,6 +182,7 @@ class _Estimator:
                     axes,
                     is_open=entry.state not in CLOSED,
                     from_step=record.resumes_at_step if record is not None else 0,
+                    speed_up=self._speed_ups.get(entry.trial_id, 1.0),
                 ),
             )
 
@@ -188,10 +202,11 @@ class _Estimator:
         *,
         is_open: bool,
         from_step: int = 0,
+        speed_up: float = 1.0,
     ) -> TrialCost:
         place = self._place(resources)
-        whole, whole_s = self._of(spec, place, 0)
-        left, left_s = self._of(spec, place, from_step) if is_open else (Workload(0, 0, 0, 0), 0.0)
+        whole, whole_s = self._of(spec, place, 0, speed_up)
+        left, left_s = self._of(spec, place, from_step, speed_up) if is_open else (Workload(0, 0, 0, 0), 0.0)
         return TrialCost(
             label,
             axes,
@@ -205,7 +220,9 @@ class _Estimator:
             place is not None and self._measured.did_not_fit(spec, place),
         )
 
-    def _of(self, spec: TrialSpec, place: Place | None, from_step: int) -> tuple[Workload, float | None]:
+    def _of(
+        self, spec: TrialSpec, place: Place | None, from_step: int, speed_up: float
+    ) -> tuple[Workload, float | None]:
         # Trials of a cell share these objects, and a plan keeps them alive.
         key = (*map(id, (spec.architecture, spec.dataset, spec.training)), spec.purpose, from_step)
         if key not in self._work:
@@ -213,10 +230,10 @@ class _Estimator:
             sizes = self._measured.sizes.of(spec.dataset)
             self._work[key] = workload(spec, sizes, operations, from_step=from_step)
         work = self._work[key]
-        return work, None if place is None else self._seconds(spec, place, work)
+        return work, None if place is None else self._seconds(spec, place, work, speed_up)
 
-    def _seconds(self, spec: TrialSpec, place: Place, work: Workload) -> float | None:
-        speed = self._measured.speed(spec, place)
+    def _seconds(self, spec: TrialSpec, place: Place, work: Workload, speed_up: float) -> float | None:
+        speed = self._measured.speed(spec, place).trained_faster(speed_up)
         seconds = speed.seconds(images_trained=work.images_trained, images_scored=work.images_scored)
         if seconds is not None:
             self.used.setdefault(place.hardware)
@@ -224,21 +241,9 @@ class _Estimator:
         return seconds
 
     def _place(self, resources: Resources) -> Place | None:
-        is_gpu = resources.gpu > 0
-        hardware = self._hardware[is_gpu]
-        if hardware is None:
-            return None
-        return Place(hardware, 0 if is_gpu else max(1, int(resources.cpu)))
-
-
-def _hardware(measured: Measurements, *, is_gpu: bool) -> str | None:
-    """Return what trials will run on: what is here, else what was measured last."""
-    known = measured.hardware(is_gpu=is_gpu)
-    if not os.environ.get("RAY_ADDRESS"):
-        here = gpu_names()[:1] if is_gpu else (cpu_model(),)
-        if here and (here[0] in known or not is_gpu):
-            return here[0]
-    return known[-1] if known else None
+        if resources not in self._places:
+            self._places[resources] = expected_place(self._measured, resources)
+        return self._places[resources]
 
 
 def _axes_of_sources(plan: Plan) -> dict[str, dict[str, Scalar]]:

@@ -43,11 +43,14 @@ class Forecast:
         if (key := self._key(trial_id)) is not None:
             self._took[key] = seconds
 
-    def seconds_left(self, running: Mapping[str, float], *, dropped: Collection[str] = ()) -> float:
+    def seconds_left(
+        self, running: Mapping[str, float], *, n_workers: int | None = None, dropped: Collection[str] = ()
+    ) -> float:
         """Return the seconds until the last trial ends.
 
         Args:
             running: by trial in flight, the fraction that is done.
+            n_workers: that train them; None is one for each.
             dropped: trials that will not run, or are not to be waited for.
         """
         running = {key: done for trial, done in running.items() if (key := self._key(trial)) is not None}
@@ -57,7 +60,7 @@ class Forecast:
             for key, cost in self.estimate.open_trials.items()
             if key not in over
         }
-        n_slots = max(self.estimate.n_slots or 1, len(running))
+        n_slots = max(self.estimate.n_slots or 1, len(running) if n_workers is None else n_workers)
         return schedule(left, self.estimate.parents, n_slots=n_slots, running=running.keys()).makespan
 
     def _key(self, trial_id: str) -> str | None:

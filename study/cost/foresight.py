@@ -8,12 +8,13 @@ from study.cost.announced import announced_by
 from study.cost.counts import OperationCounts
 from study.cost.estimate import Estimate, estimate
 from study.cost.forecast import Forecast
-from study.cost.screens import misfit_lines
+from study.cost.screens import misfit_lines, stack_lines
 from study.cost.sharing import with_gpu_memory
 from study.cost.slots import Capacity, capacity_here
 from study.cost.speed import Measurements
 from study.plan import Plan
 from study.sections import Study
+from study.stacks import stack_limits
 from trainables.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def expect(
         at_most=slots or study.slots,
         capacity=capacity or capacity_here(),
         announced=announced_by(plan),
+        stack_of=lambda entry: stack_limits(entry, study, measured),
     )
 
 
@@ -76,7 +78,8 @@ class Foresight:
 
     Attributes:
         forecast: None if the seconds of a trial are not known, or MLflow does not say: the run does without.
-        notes: the trials that do not fit their GPU, for people; their micro-batches will be halved.
+        notes: for people: how trials are trained together, and those that do not fit their GPU; their
+            micro-batches will be halved.
     """
 
     forecast: Forecast | None = None
@@ -97,4 +100,4 @@ def foresee(plan: Plan, study: Study, store: "Store") -> Foresight:
         return Foresight()
     counts = OperationCounts() if needs_gpu else None
     expected = expect(plan, study, measured, counts=counts, capacity=capacity)
-    return Foresight(Forecast.of(expected), tuple(misfit_lines(expected)))
+    return Foresight(Forecast.of(expected), (*stack_lines(expected), *misfit_lines(expected)))

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from trainables.gradient_trial import GradientTrial
 from trainables.record import Store, TrialWriter
 from trainables.record.environment import describe_environment
 from trainables.spec import EvaluationSpec, InitSpec, RunOptions, TrialSpec
+from trainables.stack import CannotStackError, Stack
 from trainables.starting_point import initial_network
 from trainables.training import Training
 
@@ -27,19 +29,32 @@ MANY_STEPS = 10**9
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds per image trained and scored, and per trial besides; None if it did not fit the GPU."""
+    """Seconds per image trained and scored, and per trial besides; None if it did not fit the GPU.
+
+    Attributes:
+        stacked: seconds per image of stacks, by the number of their members.
+    """
 
     train_s: float | None
     score_s: float | None
     overhead_s: float | None
+    stacked: dict[int, float | None] = field(default_factory=dict)
 
 
-def measure(spec: TrialSpec, *, store: Store, options: RunOptions, device: torch.device) -> Measured:
+def measure(
+    spec: TrialSpec,
+    *,
+    store: Store,
+    options: RunOptions,
+    device: torch.device,
+    stacks: Sequence[int] = (),
+) -> Measured:
     """Train and score for a few seconds, then record one short trial and delete it.
 
     Args:
         spec: resolved, of a training by gradient.
         store: an experiment that holds no trials that count.
+        stacks: of so many trials like it, measured too, the smallest first, while they become faster.
     """
     torch.set_num_threads(options.threads)
     spec = spec.model_copy(update={"init": InitSpec(), "importance": None, "seed": secrets.randbelow(2**31)})
@@ -48,9 +63,12 @@ def measure(spec: TrialSpec, *, store: Store, options: RunOptions, device: torch
         train_s, score_s = _rates(_of_steps(spec, MANY_STEPS), dataset, store=store, device=device)
         steps = max(1, int(WHOLE_S / (train_s * min(spec.training.batch_size, len(dataset.train.labels)))))
         short = _of_steps(spec, min(steps, spec.training.steps or MANY_STEPS))
-        return Measured(train_s, score_s, _overhead(short, dataset, store, options, device))
+        overhead_s = _overhead(short, dataset, store, options, device)
     except torch.OutOfMemoryError:
         return Measured(None, None, None)
+    many = _of_steps(spec, MANY_STEPS)
+    stacked = dict(_stacked(many, stacks, train_s, dataset, store=store, device=device))
+    return Measured(train_s, score_s, overhead_s, stacked)
 
 
 def device_of(*, is_gpu: bool) -> torch.device:
@@ -111,6 +129,61 @@ def _rates(spec: TrialSpec, dataset: Dataset, *, store: Store, device: torch.dev
     while time.perf_counter() < deadline or training.images_scored == images:
         training.measure(dataset.val)
     return train_s, (training.scoring_seconds - before) / (training.images_scored - images)
+
+
+def _stacked(
+    spec: TrialSpec,
+    sizes: Sequence[int],
+    alone_s: float,
+    dataset: Dataset,
+    *,
+    store: Store,
+    device: torch.device,
+) -> Iterator[tuple[int, float | None]]:
+    """Measure stacks of these sizes, until one does not fit or two in a row are no faster than before."""
+    fastest_s, n_slower = alone_s, 0
+    for size in sizes:
+        try:
+            seconds = _rate_of_stack(spec, size, dataset, store=store, device=device)
+        except (CannotStackError, torch.OutOfMemoryError):
+            yield size, None
+            return
+        yield size, seconds
+        n_slower = 0 if seconds < fastest_s else n_slower + 1
+        fastest_s = min(fastest_s, seconds)
+        if n_slower == 2:
+            return
+
+
+def _rate_of_stack(
+    spec: TrialSpec, size: int, dataset: Dataset, *, store: Store, device: torch.device
+) -> float:
+    """Return the seconds per image of a stack, of the images of all its members."""
+    members = []
+    for seed in range(spec.seed, spec.seed + size):
+        network = initial_network(
+            spec.model_copy(update={"seed": seed}), dataset, store=store, data_root=None
+        )
+        network.module.to(device)
+        members.append(Training(network, dataset, spec.training, seed=seed, device=device))
+    stack = Stack(members)
+    for _ in range(WARM_UP_STEPS):
+        stack.take_step()
+    _read_losses(members)
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() < began + TRAIN_S:
+        stack.take_step()
+        steps += 1
+        if members[0].are_losses_due:
+            _read_losses(members)
+    _read_losses(members)  # waits until the device has done all steps
+    seconds = time.perf_counter() - began
+    return seconds / (steps * sum(member.batch_size for member in members))
+
+
+def _read_losses(members: Sequence[Training]) -> None:
+    for member in members:
+        member.read_losses()
 
 
 class _ShortTrial(GradientTrial):

@@ -5,6 +5,7 @@ As many are measured at once as the study runs at once: two trials on two cores 
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +19,18 @@ import ray
 from ray.exceptions import RayError
 
 from study.cost.estimate import CLOSED
-from study.cost.setting import setting_of
+from study.cost.setting import setting_label, setting_of
 from study.cost.slots import Capacity, count_slots
+from study.cost.speed import Measurements
 from study.cost.splits import dataset_key
 from study.extent import published_sizes
 from study.grid import Resources
 from study.plan import Plan, PlanEntry, State
 from study.sections import Study
+from study.stacks import sizes_to_measure, stack_limits
 from study.tuning import worker_config
 from trainables.datasets.spec import DatasetSpec
-from trainables.probes import SizesProbe, SpeedProbe
+from trainables.probes import SizesProbe, SpeedProbe, StackProbe
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
 
@@ -45,6 +48,7 @@ class Probed:
     """
 
     speeds: tuple[SpeedProbe, ...]
+    stacks: tuple[StackProbe, ...]
     sizes: tuple[SizesProbe, ...]
     notices: tuple[str, ...]
 
@@ -67,28 +71,39 @@ def probe_study(study: Study, plan: Plan, *, store: Store, report: Report) -> Pr
     ]
     datasets = dict.fromkeys(entry.trial.spec.dataset for entry in entries)
     unsized = [spec for spec in datasets if None in vars(published_sizes(spec)).values()]
-    by_resources: dict[Resources, dict[str, PlanEntry]] = {}
+    by_resources: dict[Resources, dict[str, list[PlanEntry]]] = {}
     for entry in entries:
         if (setting := setting_of(entry.trial.spec)) is not None:
-            by_resources.setdefault(entry.trial.resources, {}).setdefault(setting, entry)
+            by_resources.setdefault(entry.trial.resources, {}).setdefault(setting, []).append(entry)
     n_settings, done = sum(map(len, by_resources.values())), 0
     scratch = open_store(store.display_uri, experiment=f"{store.experiment}-probe")
     speeds: list[SpeedProbe] = []
+    stacks: list[StackProbe] = []
     notices: list[str] = []
     with ray_session():
         sizes = list(_count_images(unsized, notices))
         for resources, settings in by_resources.items():
-            for speed in _probe_alike(list(settings.values()), resources, study, scratch, notices):
+            alike = list(settings.values())
+            for speed, of_stacks in _probe_alike(alike, resources, study, scratch, notices):
                 done += 1
                 report(speed.label, done, n_settings)
                 speeds.append(speed)
-    return Probed(tuple(speeds), tuple(sizes), tuple(notices))
+                stacks += of_stacks
+    return Probed(tuple(speeds), tuple(stacks), tuple(sizes), tuple(notices))
 
 
 def _probe_alike(
-    entries: Sequence[PlanEntry], resources: Resources, study: Study, scratch: Store, notices: list[str]
-) -> Iterator[SpeedProbe]:
-    """Measure trials that ask for the same resources, round by round, every slot busy in each."""
+    settings: Sequence[Sequence[PlanEntry]],
+    resources: Resources,
+    study: Study,
+    scratch: Store,
+    notices: list[str],
+) -> Iterator[tuple[SpeedProbe, list[StackProbe]]]:
+    """Measure trials that ask for the same resources, round by round, every slot busy in each.
+
+    Args:
+        settings: the trials of each.
+    """
     have = ray.cluster_resources()
     capacity = Capacity(have.get("CPU", 0), have.get("GPU", 0))
     n_slots = count_slots([resources], at_most=study.slots, capacity=capacity) or 1
@@ -98,51 +113,71 @@ def _probe_alike(
     workers = [worker.remote(scratch.display_uri, scratch.experiment) for _ in range(n_workers)]
     places = ray.get([one.place.remote(bool(resources.gpu)) for one in workers])
     start_s = time.monotonic() - began
-    for first in range(0, len(entries), n_workers):
-        chosen = entries[first : first + n_workers]
+    for first in range(0, len(settings), n_workers):
+        chosen = settings[first : first + n_workers]
         # What is left of the last round is filled up, so that no slot is idle beside those that are measured.
         jobs = [chosen[i % len(chosen)] for i in range(n_workers)]
         asked = [
-            one.measure.remote(worker_config([job], study, scratch))
+            one.measure.remote(
+                worker_config([job[0]], study, scratch),
+                sizes_to_measure(study, _n_alike(job, study), n_slots=n_slots),
+            )
             for one, job in zip(workers, jobs, strict=True)
         ]
-        found: dict[str, list[SpeedProbe]] = {}
-        for call, job, place in zip(asked, jobs, places, strict=True):
+        found: dict[str, list[tuple[SpeedProbe, list[StackProbe]]]] = {}
+        for call, (entry, *_), place in zip(asked, jobs, places, strict=True):
+            spec = entry.trial.spec
             try:
                 measured = ray.get(call)
             except RayError as error:
-                notices.append(f"{job.trial.spec.cell_label}: cannot be measured: {last_line(error)}")
+                notices.append(f"{spec.cell_label}: cannot be measured: {last_line(error)}")
                 continue
-            found.setdefault(job.trial_id, []).append(
-                SpeedProbe(
-                    setting=setting_of(job.trial.spec) or "",
-                    label=label_of(job.trial.spec),
-                    threads=max(1, int(resources.cpu)),
-                    at_once=n_workers,
-                    start_s=start_s,
-                    **place,
-                    **measured,
-                )
-            )
-        yield from map(_middle, found.values())
+            where = {
+                "setting": setting_of(spec) or "",
+                "label": setting_label(spec),
+                "hardware": place["hardware"],
+                "is_gpu": place["is_gpu"],
+                "threads": max(1, int(resources.cpu)),
+                "at_once": n_workers,
+            }
+            stacked = measured.pop("stacked")
+            speed = SpeedProbe(**where, gpu_memory_gb=place["gpu_memory_gb"], start_s=start_s, **measured)
+            stacks = [
+                StackProbe(**where, members=members, alone_s=speed.train_s, stacked_s=seconds)
+                for members, seconds in stacked.items()
+                if speed.train_s is not None
+            ]
+            found.setdefault(entry.trial_id, []).append((speed, stacks))
+        for of_setting in found.values():
+            speeds, stacks_of_each = zip(*of_setting, strict=True)
+            measured_by_all = zip(*stacks_of_each, strict=False)
+            yield _middle(speeds), [_middle_of_stacks(alike) for alike in measured_by_all]
     for one in workers:
         ray.kill(one)
 
 
-def label_of(spec: TrialSpec) -> str:
-    """Name a setting for people: `resnet18, 28 px, batch 32`."""
-    trains = "" if spec.training.trainable.is_all else f", trains {spec.training.trainable.label}"
-    size = f"{spec.dataset.size_px} px × {spec.dataset.channels}"
-    return f"{spec.architecture.label}, {size}, batch {spec.training.batch_size}{trains}"
+def _n_alike(entries: Sequence[PlanEntry], study: Study) -> int:
+    """Return how many trials of one setting can be trained together, at most."""
+    limits = (stack_limits(entry, study, Measurements()) for entry in entries)
+    alike = Counter(limit.key for limit in limits if limit is not None)
+    return max(alike.values(), default=0)
 
 
 def _middle(probes: Sequence[SpeedProbe]) -> SpeedProbe:
     """Return the medians of probes of one setting; it did not fit if it did not once."""
-    parts: dict[str, Any] = {
+    return replace(probes[0], **_medians(probes, "train_s", "score_s", "overhead_s"))
+
+
+def _middle_of_stacks(probes: Sequence[StackProbe]) -> StackProbe:
+    """Return the medians of probes of stacks of one size."""
+    return replace(probes[0], **_medians(probes, "alone_s", "stacked_s"))
+
+
+def _medians(probes: Sequence[object], *names: str) -> dict[str, Any]:
+    return {
         name: None if None in (values := [getattr(probe, name) for probe in probes]) else median(values)
-        for name in ("train_s", "score_s", "overhead_s")
+        for name in names
     }
-    return replace(probes[0], **parts)
 
 
 class _Worker:
@@ -167,15 +202,15 @@ class _Worker:
             "gpu_memory_gb": found.gpu_memory_gb,
         }
 
-    def measure(self, config: dict[str, Any]) -> dict[str, float | None]:
-        """Measure the trial of a config that Tune would get."""
+    def measure(self, config: dict[str, Any], stacks: tuple[int, ...]) -> dict[str, Any]:
+        """Measure the trial of a config that Tune would get, and stacks of so many of them."""
         from study.cost.measuring import device_of, measure
 
         (trial,) = config["trials"]
         options = RunOptions.model_validate_json(trial["options"])
         spec = TrialSpec.model_validate_json(trial["spec"])
         device = device_of(is_gpu=config["gpu"] > 0)
-        return vars(measure(spec, store=self._store, options=options, device=device))
+        return vars(measure(spec, store=self._store, options=options, device=device, stacks=stacks))
 
 
 def _count_images(datasets: Sequence[DatasetSpec], notices: list[str]) -> Iterator[SizesProbe]:

@@ -11,7 +11,8 @@ from study.cost.totals import Amount, AxisTotals, Totals, totals_by_axis, totals
 from study.durations import duration
 from study.plan import Plan, plan_rows
 from study.sections import PriceSection
-from trainables.probes import SpeedProbe
+from study.stacks import StackUse
+from trainables.probes import SpeedProbe, StackProbe
 
 UNKNOWN = "unknown"
 MAX_VALUES = 12
@@ -29,12 +30,17 @@ def print_cost(estimate: Estimate, price: PriceSection, console: Console) -> Non
     console.print(
         "one more: another value of an axis, from scratch: the mean of the present ones", style="dim"
     )
-    for line in [*wall_lines(estimate), *unknown_lines(estimate), *misfit_lines(estimate)]:
+    for line in [
+        *wall_lines(estimate),
+        *stack_lines(estimate),
+        *unknown_lines(estimate),
+        *misfit_lines(estimate),
+    ]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_probes(probes: Iterable[SpeedProbe], console: Console) -> None:
-    """Print how fast trials are, setting by setting."""
+def print_probes(probes: Iterable[SpeedProbe], stacks: Iterable[StackProbe], console: Console) -> None:
+    """Print how fast trials are, setting by setting, and what training them together gains."""
     listed = list(probes)
     if not listed:
         console.print("nothing to measure: no trial is open that is trained by gradient")
@@ -50,6 +56,9 @@ def print_probes(probes: Iterable[SpeedProbe], console: Console) -> None:
             speeds = [f"{1 / probe.train_s:,.0f}", f"{1 / probe.score_s:,.0f}", f"{probe.overhead_s:.2f}"]
         table.add_row(probe.label, *speeds, str(probe.at_once))
     console.print(table)
+    for stack in stacks:
+        gains = f"{stack.gain:.2g} times the images/s of one by one" if stack.gain else "cannot be stacked"
+        console.print(f"{stack.label}: {stack.members} together: {gains}", soft_wrap=True)
     start = max(probe.start_s for probe in listed)
     where = ", ".join(dict.fromkeys(probe.hardware for probe in listed))
     console.print(f"on {where}; workers were ready after {duration(start)}", soft_wrap=True)
@@ -82,6 +91,23 @@ def unknown_lines(estimate: Estimate) -> list[str]:
         for reason, costs in by_reason.items()
         if costs
     ]
+
+
+def stack_lines(estimate: Estimate) -> list[str]:
+    """Say how trials that could be trained together will be, and what that gains."""
+    lines = (f"stacks: {use.label}: {_stacked(use)}" for use in estimate.stacks if use.n_trials > 1)
+    return list(dict.fromkeys(lines))  # of several datasets, the same
+
+
+def _stacked(use: StackUse) -> str:
+    if use.gain is None:
+        how = f"{use.members} together, counted as if alone" if use.members > 1 else "one by one"
+        return f"{how}; what a stack gains is not measured; measure with: transfusion probe STUDY_FILE"
+    times = f"{use.gain:.2g} times the images/s of one by one"
+    if use.members == 1:
+        return f"one by one; the fastest stack that was measured has {times}"
+    hint = "" if use.gain >= 1 or use.is_auto else "; with `stack: auto` they would go one by one"
+    return f"{use.members} together, {times}{hint}"
 
 
 def misfit_lines(estimate: Estimate) -> list[str]:
@@ -117,6 +143,7 @@ def cost_content(plan: Plan, estimate: Estimate, price: PriceSection) -> dict[st
         "wall_seconds": estimate.wall_s,
         "lower_bound_seconds": None if table is None else table.lower_bound,
         "critical_path": None if table is None else list(table.critical_path),
+        "stacks": [{**vars(use)} for use in estimate.stacks if use.n_trials > 1],
         "measured_on": list(estimate.hardware),
     }
 

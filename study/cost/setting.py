@@ -23,6 +23,13 @@ def setting_of(spec: TrialSpec) -> str | None:
     return _setting(spec.architecture, spec.training, spec.dataset.size_px, spec.dataset.channels)
 
 
+def setting_label(spec: TrialSpec) -> str:
+    """Name a setting for people: `resnet18, 28 px × 3, batch 32`."""
+    trains = "" if spec.training.trainable.is_all else f", trains {spec.training.trainable.label}"
+    size = f"{spec.dataset.size_px} px × {spec.dataset.channels}"
+    return f"{spec.architecture.label}, {size}, batch {spec.training.batch_size}{trains}"
+
+
 @lru_cache(maxsize=4096)
 def _setting(architecture: ArchitectureSpec, training: TrainingSpec, size_px: int, channels: int) -> str:
     content = {

@@ -11,13 +11,13 @@ threads it was given.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
 from study.cost.setting import setting_of
 from study.cost.splits import KnownSizes
-from trainables.probes import SizesProbe, SpeedProbe
+from trainables.probes import Probe, SizesProbe, SpeedProbe, StackProbe
 from trainables.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Speed:
     train_s: float | None = None
     score_s: float | None = None
     overhead_s: float | None = None
+
+    def trained_faster(self, times: float) -> "Speed":
+        """Return the speed of a trial of which training, and nothing else, is so many times as fast."""
+        return self if self.train_s is None else replace(self, train_s=self.train_s / times)
 
     def seconds(self, *, images_trained: int | None, images_scored: int | None) -> float | None:
         """Return what a trial takes; None if a part of it is not known."""
@@ -73,9 +77,8 @@ class Measurements:
         gpu_memory_gb: by the GPU's name.
     """
 
-    def __init__(
-        self, records: "Iterable[TrialRecord]" = (), probes: Iterable[SpeedProbe | SizesProbe] = ()
-    ) -> None:
+    def __init__(self, records: "Iterable[TrialRecord]" = (), probes: Iterable[Probe] = ()) -> None:
+        probes = list(probes)
         finished = [record for record in records if record.status == "finished"]
         speeds = [probe for probe in probes if isinstance(probe, SpeedProbe)]
         counted = [probe for probe in probes if isinstance(probe, SizesProbe)]
@@ -89,6 +92,9 @@ class Measurements:
         self._probes = {(probe.setting, _place(probe)): probe for probe in speeds}
         for probe in speeds:
             self._see(probe.is_gpu, probe.hardware)
+        self._gains: dict[tuple[str, Place], dict[int, float]] = {}
+        for stack in (probe for probe in probes if isinstance(probe, StackProbe)):
+            self._gains.setdefault((stack.setting, _place(stack)), {})[stack.members] = stack.gain
 
     def hardware(self, *, is_gpu: bool) -> list[str]:
         """Return the hardware of a kind that anything was measured on, the newest measured last."""
@@ -107,6 +113,10 @@ class Measurements:
             for name, values in vars(samples).items()
         }
         return Speed(**parts)
+
+    def stack_gains(self, spec: TrialSpec, place: Place) -> Mapping[int, float]:
+        """Return the images/s of stacks by those of their members one by one, by the number of members."""
+        return self._gains.get((setting_of(spec) or "", place), {})
 
     def start_s(self, place: Place) -> float | None:
         """Return the seconds until a worker is ready, as last probed at a place."""
@@ -149,7 +159,7 @@ class Measurements:
         return self._samples.setdefault((setting, place), _Samples())
 
 
-def _place(probe: SpeedProbe) -> Place:
+def _place(probe: SpeedProbe | StackProbe) -> Place:
     return Place(probe.hardware, 0 if probe.is_gpu else probe.threads)
 
 

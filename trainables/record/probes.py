@@ -7,14 +7,14 @@ from dataclasses import asdict, fields
 from functools import partial
 from typing import Any, get_args, get_type_hints
 
-from trainables.probes import SizesProbe, SpeedProbe
+from trainables.probes import Probe, SizesProbe, SpeedProbe, StackProbe
 from trainables.record import names
 from trainables.record.store import Store, persistently
 
-_KINDS: dict[str, type[SpeedProbe] | type[SizesProbe]] = {"speed": SpeedProbe, "sizes": SizesProbe}
+_KINDS: dict[str, type[Probe]] = {"speed": SpeedProbe, "stack": StackProbe, "sizes": SizesProbe}
 
 
-def write_probes(store: Store, probes: Iterable[SpeedProbe | SizesProbe]) -> None:
+def write_probes(store: Store, probes: Iterable[Probe]) -> None:
     """Store each as a run.
 
     Raises:
@@ -30,7 +30,7 @@ def write_probes(store: Store, probes: Iterable[SpeedProbe | SizesProbe]) -> Non
         persistently("storing a probe", end)
 
 
-def read_probes(store: Store) -> list[SpeedProbe | SizesProbe]:
+def read_probes(store: Store) -> list[Probe]:
     """Return all that a store holds, the oldest first; one that was edited by hand is left out.
 
     Raises:
@@ -40,7 +40,7 @@ def read_probes(store: Store) -> list[SpeedProbe | SizesProbe]:
     return [probe for text in texts if (probe := _probe(text)) is not None]
 
 
-def _probe(text: str) -> SpeedProbe | SizesProbe | None:
+def _probe(text: str) -> Probe | None:
     try:
         content = json.loads(text)
         kind = _KINDS[content.pop("kind")]
