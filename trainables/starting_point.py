@@ -80,7 +80,7 @@ def _trained_weights(spec: TrialSpec, checkpoint: str, *, store: Store) -> dict[
     if record is None or record.status != "finished":
         state = "has not been run" if record is None else f"is {record.status}"
         raise CheckpointError(f"the pretraining {spec.label} {state}; run it first")
-    return reader.weights(record, checkpoint)
+    return reader.weights(record, checkpoint, is_kept=True)
 
 
 @dataclass(frozen=True)

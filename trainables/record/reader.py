@@ -15,6 +15,7 @@ from trainables.identity import trial_id
 from trainables.record import names
 from trainables.record.circumstances import Circumstances, circumstances_of
 from trainables.record.fetch import fetch_checkpoint
+from trainables.record.kept_weights import kept_artifact
 from trainables.record.library import RunLibrary
 from trainables.record.pointers import CheckpointRef, read_pointers
 from trainables.record.runs import StoredRun, canonical, tag_query
@@ -196,8 +197,11 @@ class RecordReader:
         self.histories(records, metrics)
         self._library.share(study)
 
-    def weights(self, record: TrialRecord, checkpoint: str) -> "dict[str, Tensor]":
+    def weights(self, record: TrialRecord, checkpoint: str, *, is_kept: bool = False) -> "dict[str, Tensor]":
         """Return the weights of a checkpoint, its digest checked.
+
+        Args:
+            is_kept: for other processes of this machine, which will want them, too.
 
         Raises:
             CheckpointError: the trial has no such checkpoint, or it is missing, truncated or altered.
@@ -207,7 +211,12 @@ class RecordReader:
             known = ", ".join(record.checkpoints) or "none"
             raise CheckpointError(f"{record.spec.label}: no checkpoint {checkpoint!r}; it has {known}")
         try:
-            return fetch_checkpoint(ref, partial(self.store.artifact, record.run_id, ref.path)).tensors
+            download = (
+                partial(kept_artifact, self.store, record.run_id, ref)
+                if is_kept
+                else partial(self.store.artifact, record.run_id, ref.path)
+            )
+            return fetch_checkpoint(ref, download).tensors
         except CheckpointError as error:
             raise CheckpointError(
                 f"{record.spec.label}: checkpoint {checkpoint!r} cannot be used: {error}; "

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils.rest_utils import augmented_raise_for_status, http_request
 
 from trainables.errors import CheckpointError, TrackingError
@@ -227,6 +228,15 @@ class Store:
         return Artifacts(
             run.info.run_id, get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
         )
+
+    def is_local(self, run_id: str) -> bool:
+        """Say whether the artifacts of a run lie in a folder of this machine.
+
+        Raises:
+            TrackingError: the store cannot be used now.
+        """
+        run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
+        return isinstance(self.artifacts(run).repository, LocalArtifactRepository)
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
