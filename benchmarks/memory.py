@@ -72,8 +72,9 @@ def train(path: Path, n: int) -> dict[str, float]:
     watch, began = Watch(), time.perf_counter()
     found = load_packed_file(path, (n, 1, SIZE_PX, SIZE_PX))
     assert found is not None, "it was just written"
+    packed = Packed(found.pixels, {}, was_there=True, digest=found.digest)
     spec = DatasetSpec(reader="image_folder", path="noise", size_px=SIZE_PX, channels=1)
-    dataset = assemble(Ready(spec, table_of(n), Packed(found.pixels, {}, was_there=True), ()))
+    dataset = assemble(Ready(spec, table_of(n), packed, ()))
     opened_s, began = time.perf_counter() - began, time.perf_counter()
     content = {
         "architecture": "cbr_tiny",

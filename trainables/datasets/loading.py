@@ -1,12 +1,11 @@
 """From a DatasetSpec to arrays that a network can be trained on."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trainables.datasets.facts import compute_facts, facts_key, kept_facts
 from trainables.datasets.image_rows import ImageRows
 from trainables.datasets.packed_file import Progress
 from trainables.datasets.preparation import Ready, make_ready
@@ -15,10 +14,6 @@ from trainables.datasets.selection import task_of
 from trainables.datasets.spec import DatasetSpec, Task
 from trainables.datasets.table import SPLITS, Table
 from trainables.errors import DataError
-
-# Of the images networks are published for; grey has the mean over the colours.
-IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +86,19 @@ def assemble(ready: Ready) -> Dataset:
     selected, spec = ready.selected, ready.spec
     pixels = ready.packed.pixels
     train, val, test = (_split(selected.take(selected.splits == name), pixels) for name in SPLITS)
-    mean, sd = _statistics(spec, train.images, selected.name)
+    facts = kept_facts(
+        facts_key(spec, selected, ready.packed.digest, pixels.shape),
+        lambda: compute_facts(spec, selected.name, selected.classes, (train, val, test)),
+    )
     return Dataset(
         classes=selected.classes,
         task=task_of(selected, spec),
         train=train,
         val=val,
         test=test,
-        digest=_digest(selected.classes, (train, val, test)),
-        mean=mean,
-        sd=sd,
+        digest=facts.digest,
+        mean=facts.mean,
+        sd=facts.sd,
         referable_grade=spec.referable_grade if isinstance(spec.referable_grade, int) else None,
         skipped=ready.skipped,
     )
@@ -125,45 +123,3 @@ def _split(table: Table, pixels: np.ndarray) -> Split:
     is_one_piece = np.array_equal(table.rows, np.arange(first, first + n))
     images = pixels[first : first + n] if is_one_piece else ImageRows(pixels, table.rows)
     return Split(images, table.labels, table.sample_ids, table.groups)
-
-
-def _statistics(
-    spec: DatasetSpec, images: np.ndarray | ImageRows, name: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and sd per channel, of pixels scaled to 0 … 1.
-
-    Raises:
-        DataError: all training pixels of a channel are equal, so that there is no sd to divide by.
-    """
-    if spec.normalize == "unit":
-        return (0.5,) * spec.channels, (0.5,) * spec.channels
-    if spec.normalize == "imagenet":
-        if spec.channels == 3:
-            return IMAGENET_MEAN, IMAGENET_SD
-        return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_SD) / 3,)
-    # Counting the 256 values is exact, whatever the number of images and the order of the sum.
-    counts = np.zeros((spec.channels, 256), np.int64)
-    for start in range(0, len(images), IMAGES_AT_ONCE):
-        some = images[start : start + IMAGES_AT_ONCE]
-        for channel in range(spec.channels):
-            counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
-    shares = counts / counts.sum(1, keepdims=True)
-    levels = np.arange(256) / 255
-    means = shares @ levels
-    sds = np.sqrt((shares * (levels - means[:, None]) ** 2).sum(1))
-    if (counts.max(1) == counts.sum(1)).any():
-        raise DataError(
-            f"{name}: all training pixels are equal, so there is no sd; "
-            "mend the images or give normalize: unit"
-        )
-    return tuple(means.tolist()), tuple(sds.tolist())
-
-
-def _digest(classes: tuple[str, ...], splits: tuple[Split, ...]) -> str:
-    digest = hashlib.sha256()
-    for split in splits:
-        columns = [column.tolist() for column in (split.sample_ids, split.groups, split.labels)]
-        digest.update(json.dumps([classes, columns, split.images.shape]).encode())
-        for start in range(0, len(split.images), IMAGES_AT_ONCE):
-            digest.update(np.ascontiguousarray(split.images[start : start + IMAGES_AT_ONCE]).data)
-    return digest.hexdigest()

@@ -68,11 +68,13 @@ class Packed:
         pixels: (n_images, channels, size_px, size_px) uint8, read-only; those of a broken image are 0.
         broken: why an image cannot be decoded, by its number.
         was_there: this call decoded nothing.
+        digest: SHA-256, in hex, of both, where they lie in a file of the cache.
     """
 
     pixels: np.ndarray
     broken: Mapping[int, str]
     was_there: bool
+    digest: str | None = None
 
 
 def pack(
@@ -121,7 +123,7 @@ def pack_readable(
     path = cache_folder() / "packed" / f"{hashlib.sha256(settings.encode()).hexdigest()}.npy"
     found = load_packed_file(path, shape)
     if found is not None:
-        return Packed(found.pixels, found.broken, was_there=True)
+        return Packed(found.pixels, found.broken, was_there=True, digest=found.digest)
     return _make(path, images, shape, name=name, progress=progress or _ignore)
 
 
@@ -159,13 +161,13 @@ def _make(
     with only_one(path):
         found = load_packed_file(path, shape)  # made by whom we waited for
         if found is not None:
-            return Packed(found.pixels, found.broken, was_there=True)
+            return Packed(found.pixels, found.broken, was_there=True, digest=found.digest)
         with unfinished_file(path, shape, progress) as unfinished:
             _fill(unfinished, images, _render(images, unfinished.done.copy(), shape), name=name)
         made = load_packed_file(path, shape)
     if made is None:
         raise DataError(f"{name}: the cache file {path} is damaged as soon as it is written; check the disk")
-    return Packed(made.pixels, made.broken, was_there=False)
+    return Packed(made.pixels, made.broken, was_there=False, digest=made.digest)
 
 
 def _fill(

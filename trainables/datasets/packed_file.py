@@ -36,10 +36,12 @@ class PackedFile:
     Attributes:
         pixels: (n_images, channels, size_px, size_px) uint8, mapped, read-only; of a broken image 0.
         broken: why an image cannot be decoded, by its number.
+        digest: SHA-256, in hex, of both.
     """
 
     pixels: np.ndarray
     broken: dict[int, str]
+    digest: str
 
 
 def load_packed_file(path: Path, shape: tuple[int, ...]) -> PackedFile | None:
@@ -60,7 +62,7 @@ def load_packed_file(path: Path, shape: tuple[int, ...]) -> PackedFile | None:
     if digest.digest() != expected:
         return None
     broken = json.loads(note) if note else {}
-    return PackedFile(pixels, {int(number): reason for number, reason in broken.items()})
+    return PackedFile(pixels, {int(n): reason for n, reason in broken.items()}, expected.hex())
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
