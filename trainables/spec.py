@@ -192,6 +192,7 @@ class TrainableSpec(SpecModel):
         return (" + ".join(parts) or HEAD) + updated
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
 SelectionMetric = Literal["val_auroc", "val_auprc", "val_accuracy", "val_f1", "val_kappa", "val_loss"]
 
 
@@ -215,7 +216,7 @@ class TrainingSpec(SpecModel):
         gradient_clip: greatest L2 norm of the gradient; None leaves it.
         batch_norm_momentum: share of the old running statistics that is kept, as Kornblith et al. write it
             (torch's `momentum` is 1 minus this); None is the architecture's own.
-        precision: of the forward and backward passes; `bfloat16` is autocast, weights stay float32.
+        precision: of the forward and backward passes (`trainables.precision`); weights stay float32.
     """
 
     method: Literal["gradient", "linear_probe", "fit"] = "gradient"
@@ -236,7 +237,7 @@ class TrainingSpec(SpecModel):
     class_weights: Literal["none", "balanced"] = "none"
     gradient_clip: Positive | None = None
     batch_norm_momentum: Fraction | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSpec":

@@ -134,7 +134,7 @@ class Stack:
         def one(images: Tensor, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Any:
             return functional_call(self._skeleton, {**parameters, **fixed}, (images,))
 
-        with lone_values_named(), self._first.autocast():
+        with lone_values_named(), self._first.computing():
             outputs = torch.vmap(one)(images, parameters, fixed)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 

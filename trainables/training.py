@@ -25,6 +25,7 @@ from trainables.freezing import freeze, set_training_mode
 from trainables.objectives import balanced_weights, build_objective
 from trainables.optimizers import build_optimizer
 from trainables.placement import place
+from trainables.precision import computing
 from trainables.schedules import learning_rate
 from trainables.scores import score
 from trainables.seeding import derive_seed
@@ -200,13 +201,12 @@ class Training:
 
     def forward(self, images: Tensor) -> Any:
         """Return the outputs of the network, which is in the mode it was left in."""
-        with self.autocast():
+        with self.computing():
             return self.network.module(images.contiguous(memory_format=MEMORY_FORMAT))
 
-    def autocast(self) -> torch.autocast:
-        """Return the context in which the network is run."""
-        is_half = self.spec.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_half)
+    def computing(self) -> torch.autocast:
+        """Return the context in which the network is run, in the precision of the spec."""
+        return computing(self.spec.precision, self.device)
 
     def learning_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that learn, by name, in the order in which the optimizer has them."""

@@ -11,6 +11,7 @@ from analysis.jobs import explanations, predictions, similarity, weights
 from analysis.jobs.bench import Bench
 from analysis.jobs.job import Job, Outcome
 from trainables.errors import UserError
+from trainables.precision import computing
 from trainables.record import RecordReader, open_store
 
 KINDS: dict[str, Callable[[Job, Bench], Outcome]] = {
@@ -29,7 +30,8 @@ KINDS: dict[str, Callable[[Job, Bench], Outcome]] = {
 def do(job: Job, bench: Bench) -> Outcome:
     """Do a job; one that cannot be done has a reason instead, and does not stand in the way of others."""
     try:
-        return KINDS[job.kind](job, bench)
+        with computing("float32", bench.device):
+            return KINDS[job.kind](job, bench)
     except (UserError, ValueError, torch.OutOfMemoryError) as error:
         return Outcome(reason=str(error))
 
