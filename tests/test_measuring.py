@@ -104,7 +104,11 @@ def test_larger_stacks_are_measured_while_that_may_gain_anything(
 
 def test_a_network_that_draws_random_numbers_cannot_be_stacked(store: Store) -> None:
     found = measure(
-        tiny_trial(architecture="mobilenet_v2"), store=store, options=RunOptions(), device=CPU, stacks=(2,)
+        tiny_trial(architecture="mobilenet_v2", dataset={"reader": "digits", "size_px": 32}),
+        store=store,
+        options=RunOptions(),
+        device=CPU,
+        stacks=(2,),
     )
     assert found.stacked == {2: None}
 

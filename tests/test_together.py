@@ -15,7 +15,7 @@ from trainables.spec import RunOptions, TrialSpec
 from trainables.stack import CannotStackError, Stack
 from trainables.stacking import stacking_key
 from trainables.together import run_together
-from trainables.trial import member_of_stack, run_trial
+from trainables.trial import run_trial, trial_to_drive
 
 OPTIONS = RunOptions(state_every_s=0.0)
 
@@ -27,10 +27,7 @@ def every_evaluation_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def start(store: Store, *specs: TrialSpec, options: RunOptions = OPTIONS) -> Iterator[dict[str, Progress]]:
     return run_together(
-        {
-            trial_id(spec): member_of_stack(spec, store=store, options=options, data_root=None)
-            for spec in specs
-        }
+        {trial_id(spec): trial_to_drive(spec, store=store, options=options, data_root=None) for spec in specs}
     )
 
 
@@ -200,8 +197,8 @@ def test_who_waits_for_something_else_keeps_nobody(store: Store, monkeypatch: py
 
     members: dict[str, Any] = {
         "waits": waiting(),
-        "other": member_of_stack(tiny_trial(), store=store, options=OPTIONS, data_root=None),
-        "another": member_of_stack(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None),
+        "other": trial_to_drive(tiny_trial(), store=store, options=OPTIONS, data_root=None),
+        "another": trial_to_drive(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None),
     }
     for reports in run_together(members):
         done += [name for name, progress in reports.items() if progress.status == "finished"]
@@ -218,7 +215,7 @@ def test_a_batch_that_was_cut_is_trained_by_itself(store: Store, monkeypatch: py
 
     monkeypatch.setattr(Stack, "take_step", noting)
     members = {
-        str(seed): member_of_stack(tiny_trial(seed=seed), store=store, options=OPTIONS, data_root=None)
+        str(seed): trial_to_drive(tiny_trial(seed=seed), store=store, options=OPTIONS, data_root=None)
         for seed in range(3)
     }
 
@@ -237,9 +234,9 @@ def test_a_batch_that_was_cut_is_trained_by_itself(store: Store, monkeypatch: py
 
 def test_closing_reads_the_losses_and_commits_no_state_that_has_diverged(store: Store) -> None:
     wild = tiny_trial(training=training(optimizer={"kind": "sgd", "lr": 1e30}, evaluation={"points": 1}))
-    trial = member_of_stack(wild, store=store, options=OPTIONS, data_root=None)
+    trial = trial_to_drive(wild, store=store, options=OPTIONS, data_root=None)
     wanted = next(event for event in trial if isinstance(event, StepsWanted))
-    other = member_of_stack(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None)
+    other = trial_to_drive(tiny_trial(seed=1), store=store, options=OPTIONS, data_root=None)
     companion = next(event for event in other if isinstance(event, StepsWanted))
     stack = Stack([wanted.training, companion.training])
     for _ in range(5):

@@ -180,8 +180,9 @@ def test_a_gpu_that_failed_costs_the_process_and_not_the_trial(
     assert finish(store, spec).status == "finished"
 
 
-def test_a_worker_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_state(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("told", "status"), [(SystemExit, "killed"), (KeyboardInterrupt, "running")])
+def test_a_process_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_state(
+    store: Store, monkeypatch: pytest.MonkeyPatch, told: type[BaseException], status: str
 ) -> None:
     spec = tiny_trial()
     forward = Training.forward
@@ -189,15 +190,15 @@ def test_a_worker_that_is_told_to_go_in_the_middle_of_a_step_leaves_its_last_sta
     def told_to_go(training: Training, images: Tensor) -> object:
         outputs = forward(training, images)
         if training.step == 7:
-            raise SystemExit(1)  # batch norm has seen the batch, the optimizer has not
+            raise told(1)  # batch norm has seen the batch, the optimizer has not
         return outputs
 
     with monkeypatch.context() as patched:
         patched.setattr(Training, "forward", told_to_go)
-        with pytest.raises(SystemExit):
+        with pytest.raises(told):
             list(start(store, spec))
     record = find(store, spec)
-    assert record.status == "killed"
+    assert record.status == status
     assert record.resumes_at_step == 5
     resumed = final_weights(store, finish(store, spec))
     store.client.delete_run(record.run_id)
@@ -210,7 +211,7 @@ def test_a_trial_that_is_closed_before_an_evaluation_is_done_keeps_the_state_bef
     spec = tiny_trial()
     options = EVERY_EVALUATION.model_copy(update={"series_points": 3})
     with monkeypatch.context() as patched:
-        patched.setattr("trainables.gradient_trial.REPORT_EVERY_S", 0.0)
+        patched.setattr("trainables.gradient_trial.REPORT_AT_MOST_EVERY_S", 0.0)
         patched.setattr(TrialWriter, "has_room", lambda writer, contents: len(contents.facts) > 0)
         running = start(store, spec, options)
         # Of weights, which have no facts, no room is left: it waits before the first checkpoint.

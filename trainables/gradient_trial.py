@@ -18,7 +18,6 @@ from trainables.placement import is_anything_placed
 from trainables.predictions import record_predictions
 from trainables.progress import (
     REPORT_AT_MOST_EVERY_S,
-    REPORT_EVERY_S,
     Progress,
     ReportClock,
     Status,
@@ -34,15 +33,10 @@ from trainables.training import Training
 
 
 class GradientTrial:
-    """The pieces of such a trial; `training` exists after `prepare`.
-
-    Attributes:
-        is_stacked: whoever iterates over `train` takes the steps, and is asked for them.
-    """
+    """The pieces of such a trial; `training` exists after `prepare`."""
 
     def __init__(self, spec: TrialSpec, record: TrialWriter, options: RunOptions) -> None:
         self.spec, self.record, self.options = spec, record, options
-        self.is_stacked = False
         self.training: Training | None = None
         self.end_metrics: Mapping[str, float] = {}
         self._clock = ReportClock()
@@ -120,7 +114,9 @@ class GradientTrial:
         self.close()
         gc.collect()
         torch.cuda.empty_cache()
-        while not self.record.drain(within_s=REPORT_EVERY_S):  # the newest state is read from the store
+        while not self.record.drain(
+            within_s=REPORT_AT_MOST_EVERY_S
+        ):  # the newest state is read from the store
             yield replace(before, notices=tuple(self.record.notices))
         self.record.begin_again()
         self.prepare(self._device, self._data_root)
@@ -187,8 +183,6 @@ class GradientTrial:
 
     def _train_until(self, step: int) -> Generator[StepsWanted, None, bool]:
         training = self._training()
-        if not self.is_stacked:
-            return training.train_until(step, pause=self._clock.is_due)
         if training.step < step:
             yield StepsWanted(training, step, self._clock.is_due, self.record.notices)
         return training.step >= step
@@ -303,7 +297,7 @@ class GradientTrial:
     def _wait_for_room(self, contents: Contents) -> Iterator[Progress]:
         while not self.record.has_room(contents):
             yield self.progress("running")
-            time.sleep(REPORT_AT_MOST_EVERY_S if self.is_stacked else REPORT_EVERY_S)
+            time.sleep(REPORT_AT_MOST_EVERY_S)
 
     def _has_moved_on(self) -> bool:
         state = self.record.state

@@ -44,7 +44,7 @@ def reports_of(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class StepsWanted:
-    """A trial in a stack asks to be trained.
+    """A trial asks to be trained.
 
     Attributes:
         until: the step at which something is due.

@@ -1,6 +1,6 @@
 """Drives trials that are trained together: takes their steps as one, and lets each do the rest by itself.
 
-Every trial is a generator (`trainables.trial.member_of_stack`) that asks for steps, and evaluates, commits
+Every trial is a generator (`trainables.trial.trial_to_drive`) that asks for steps, and evaluates, commits
 and concludes when it is resumed. So a member that diverges, stops early or cannot write its record leaves,
 and the others go on.
 """
@@ -25,8 +25,8 @@ Member = Generator[Progress | StepsWanted, None, None]
 def run_together(members: Mapping[str, Member]) -> Generator[dict[str, Progress], None, None]:
     """Train to the end of the last member, yielding what members have to report.
 
-    Closing the iterator closes every member, which commits its state and marks its run killed; a SIGTERM to
-    the process, which may strike in the middle of a step, only marks them.
+    Closing the iterator closes every member, which commits its state and marks its run killed. A SIGTERM to
+    the process, or a Ctrl-C, may strike in the middle of a step: no state is committed then.
 
     Args:
         members: by the ids under which their reports are yielded.
@@ -37,9 +37,9 @@ def run_together(members: Mapping[str, Member]) -> Generator[dict[str, Progress]
     except GeneratorExit:
         driven.close()
         raise
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         for member in driven.members.values():
-            with suppress(SystemExit, StopIteration):
+            with suppress(SystemExit, KeyboardInterrupt, StopIteration):
                 member.throw(error)
         raise
 
@@ -59,6 +59,8 @@ class _Driven:
     def run(self) -> Generator[dict[str, Progress], None, None]:
         """Yield reports, of several members at once where they come close together."""
         while self.members:
+            if self._must_report():  # of who was resumed with its steps done, before it goes on
+                yield self._take_reports()
             for name in [name for name in self.members if name not in self._wanted]:
                 for _ in range(MOST_REPORTS):
                     if name in self.members and name not in self._wanted:

@@ -2,10 +2,10 @@
 
 import traceback
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 
@@ -19,17 +19,12 @@ from trainables.errors import (
 from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
 from trainables.parallel import LostHelperError
-from trainables.progress import (
-    REPORT_AT_MOST_EVERY_S,
-    REPORT_EVERY_S,
-    Progress,
-    Status,
-    StepsWanted,
-)
+from trainables.progress import REPORT_AT_MOST_EVERY_S, Progress, Status, StepsWanted
 from trainables.record import Store, TrialWriter, names
 from trainables.record.environment import describe_environment
 from trainables.record.trouble import without_secrets
 from trainables.spec import RunOptions, TrialSpec
+from trainables.together import run_together
 
 
 class _Trial(Protocol):
@@ -77,19 +72,13 @@ def run_trial(
         TrackingError: MLflow cannot be used; the trial is as good as its last state.
         RuntimeError: the GPU reported an error, after which only a fresh process can use it.
     """
-    events = member_of_stack(
-        spec,
-        store=store,
-        options=options,
-        data_root=data_root,
-        study=study,
-        marks=marks,
-        is_stacked=False,
-    )
-    yield from cast(Generator[Progress, None, None], events)
+    member = trial_to_drive(spec, store=store, options=options, data_root=data_root, study=study, marks=marks)
+    with closing(run_together({"": member})) as running:
+        for reports in running:
+            yield reports[""]
 
 
-def member_of_stack(
+def trial_to_drive(
     spec: TrialSpec,
     *,
     store: Store,
@@ -97,9 +86,8 @@ def member_of_stack(
     data_root: Path | None,
     study: str | None = None,
     marks: Mapping[str, str] | None = None,
-    is_stacked: bool = True,
 ) -> Generator[Progress | StepsWanted, None, None]:
-    """Do what `run_trial` does, but leave the steps to whoever iterates (`trainables.together`)."""
+    """Do what `run_trial` does, but ask whoever iterates to take the steps (`trainables.together`)."""
     torch.set_num_threads(options.threads)
     device = _device(options)
     environment = describe_environment(device)
@@ -114,14 +102,12 @@ def member_of_stack(
         yield Progress(0, 0, "finished")
         return
     trial: _Trial = _TRIALS[spec.training.method](spec, record, options)
-    if isinstance(trial, GradientTrial):
-        trial.is_stacked = is_stacked
     try:
         trial.prepare(device, data_root)
         yield from trial.train()
         trial.conclude()
-        # Whoever waits in a stack keeps the others waiting.
-        while not record.drain(within_s=REPORT_AT_MOST_EVERY_S if is_stacked else REPORT_EVERY_S):
+        # Not for long at once: others may be trained together with this one.
+        while not record.drain(within_s=REPORT_AT_MOST_EVERY_S):
             yield trial.progress("running")
         record.finish()
     except GeneratorExit:

@@ -13,7 +13,7 @@ from trainables.progress import Progress
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
 from trainables.together import run_together
-from trainables.trial import member_of_stack
+from trainables.trial import trial_to_drive
 
 
 class TransfusionTrainable(tune.Trainable):
@@ -53,7 +53,7 @@ class TransfusionTrainable(tune.Trainable):
         self._open = {one["trial_id"] for one in config["trials"]}
         self._reports = run_together(
             {
-                one["trial_id"]: member_of_stack(
+                one["trial_id"]: trial_to_drive(
                     TrialSpec.model_validate_json(one["spec"]),
                     store=self._store,
                     options=RunOptions.model_validate_json(one["options"]),

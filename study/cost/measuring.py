@@ -13,6 +13,7 @@ from study.cost.counts import expected_outputs
 from trainables.datasets.catalog import expected_task
 from trainables.datasets.loading import Dataset, Split
 from trainables.gradient_trial import GradientTrial
+from trainables.progress import StepsWanted
 from trainables.record import Store, TrialWriter
 from trainables.record.environment import describe_environment
 from trainables.spec import EvaluationSpec, InitSpec, RunOptions, TrialSpec
@@ -209,8 +210,9 @@ def _overhead(
         trial = _ShortTrial(spec, record, options)
         trial.noise = dataset
         trial.prepare(device, None)
-        for _ in trial.train():
-            pass
+        for event in trial.train():
+            if isinstance(event, StepsWanted):
+                event.training.train_until(event.until)
         trial.conclude()
         record.finish()
         whole = time.perf_counter() - began
