@@ -11,10 +11,10 @@ folder    the same loop on torchvision's ImageFolder with its v2 transforms
 
 All sides flip and shift the same JPEGs, which this program draws (an eighth larger than the network's input,
 as prepared data are; the loops crop, ours packed them at the input's size and shifts by as much), with SGD
-and momentum in float32, or in bfloat16 where `--precision` says so. Loops use as many workers as there are
-cores, at most eight, kept from epoch to epoch. Each side is warmed up, then measured for a few seconds at a
-time, the sides taking turns, so that a machine that slows down slows down all; printed are medians and their
-ratios.
+and momentum, in float32 or in what `--precision` says (on a GPU the loops multiply as ours does). Loops use
+as many workers as there are cores, at most eight, kept from epoch to epoch. Each side is warmed up, then
+measured for a few seconds at a time, the sides taking turns, so that a machine that slows down slows down
+all; printed are medians and their ratios.
 
 It imports torch, torchvision, timm, numpy and pydantic, and no other package of the project's.
 """
@@ -279,7 +279,7 @@ def measure(case: Case, device: torch.device, precision: str) -> dict[str, Any]:
 def main() -> None:
     """Measure every case and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
     parser.add_argument("--json", type=Path, help="Write the figures there, too.")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
