@@ -28,7 +28,7 @@ test-configs: $(VENV)/ready  ## every configuration end to end, on miniatures of
 test-programs: $(VENV)/ready  ## signals to whole studies, two drivers, secrets in any file
 	$(BIN)/python -m pytest -m programs
 
-chaos: $(VENV)/ready  ## hundreds of faults against a real cluster, server and database, 46 minutes
+chaos: $(VENV)/ready  ## hundreds of faults against a real cluster, server and database, 45 minutes
 	$(BIN)/python -m pytest -m chaos
 
 hosts: $(VENV)/ready  ## `ray up` over three hosts made of network namespaces (root on Linux)
@@ -55,6 +55,8 @@ benchmarks: $(VENV)/ready  ## every benchmark, against what one would use otherw
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/makespan.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/profile_step.py
+	$(BIN)/python benchmarks/compiling.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/memory.py
 

@@ -32,10 +32,12 @@ class Resources:
         cpu: cores.
         gpu: GPUs; below 1, trials share one. Where the file says `auto` and the memory of a GPU is not known
             yet, a whole one.
+        is_compiled: its network is to be compiled.
     """
 
     cpu: float
     gpu: float
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -342,7 +344,9 @@ class _Expander:
         own = section.by_architecture.get(spec.architecture.name, ArchitectureResources())
         gpu = section.gpu if own.gpu is None else own.gpu
         return Resources(
-            cpu=section.cpu if own.cpu is None else own.cpu, gpu=self._share(spec) if gpu == "auto" else gpu
+            cpu=section.cpu if own.cpu is None else own.cpu,
+            gpu=self._share(spec) if gpu == "auto" else gpu,
+            is_compiled=section.compile if own.compile is None else own.compile,
         )
 
 

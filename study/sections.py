@@ -74,6 +74,7 @@ class ArchitectureResources(SpecModel):
 
     cpu: Positive | None = None
     gpu: Gpus | None = None
+    compile: bool | None = None
 
 
 def _known_architectures(table: dict[str, ArchitectureResources]) -> dict[str, ArchitectureResources]:
@@ -93,6 +94,7 @@ class ResourcesSection(SpecModel):
         stack: how many trials that differ in their seed, initialization or rates a worker may train together,
             with the resources of one: a GPU that a small network leaves idle does more. `auto` takes the
             number that `transfusion probe` measured to be fastest, 1 before anything was measured.
+        compile: whether torch.compile is to make the kernels of a trial's network, which takes it a while.
         by_architecture: exceptions.
         gpu_memory_gb: of one GPU, 10^9 bytes, for `auto`; None takes what a record or a probe says.
     """
@@ -101,6 +103,7 @@ class ResourcesSection(SpecModel):
     gpu: Gpus = 0.0
     slots: Annotated[int, Field(ge=1)] | None = None
     stack: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
+    compile: bool = False
     by_architecture: Annotated[dict[str, ArchitectureResources], AfterValidator(_known_architectures)] = (
         Field(default_factory=dict)
     )
@@ -113,6 +116,14 @@ class ResourcesSection(SpecModel):
             raise ValueError(
                 "gpu: auto is the share that one trial needs, and a stack needs that of all its members; "
                 "give gpu as a number, or leave out stack"
+            )
+        own = self.by_architecture.values()
+        is_compiled = self.compile or any(one.compile for one in own)
+        is_shared = any(isinstance(gpu, float) and gpu > 1 for gpu in (self.gpu, *(one.gpu for one in own)))
+        if is_compiled and (self.stack != 1 or is_shared):
+            raise ValueError(
+                "compile is for trials that are trained one by one, on one GPU or none; "
+                "leave it out, or stack and gpu: 2 and more"
             )
         return self
 

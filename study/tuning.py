@@ -72,6 +72,7 @@ def _options(entry: PlanEntry, study: Study) -> RunOptions:
             # Those of a trial on several GPUs, which has a process for each, share its cores.
             "threads": max(1, int(resources.cpu / max(1, resources.gpu))),
             "processes": max(1, int(resources.gpu)),
+            "is_compiled": resources.is_compiled,
             **_kept(entry, study),
             "rungs": _rungs(entry, study),
             # Ray does not hide the GPUs of a machine from a trial that asked for none.

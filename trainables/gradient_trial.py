@@ -75,7 +75,9 @@ class GradientTrial:
             device=self._device,
             sample_weights=weights.of_images if weights is not None else None,
             may_fill=self._may_fill,
+            is_compiled=self.options.is_compiled,
         )
+        training.notices = self.record.notices
         if isinstance(training, ParallelTraining):
             training.begin(self.spec, data_root=self._data_root, processes=processes)
         return training
@@ -256,6 +258,7 @@ class GradientTrial:
             threads=self.options.threads,
             stacked=training.most_companions,
             processes=self.options.processes,
+            is_compiled=training.compiled is not None,
         )
 
     def _facts(self) -> dict[str, float]:

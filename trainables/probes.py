@@ -13,6 +13,7 @@ class SpeedProbe:
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU.
         at_once: trials on the cluster at the same time.
+        is_compiled: networks were asked to be.
         gpu_memory_gb: of the GPU, 10^9 bytes.
         train_s, score_s: seconds per image; None if it did not fit the GPU.
         overhead_s: seconds per trial besides: opening its run, building the network, storing.
@@ -30,6 +31,7 @@ class SpeedProbe:
     score_s: float | None
     overhead_s: float | None
     start_s: float
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)

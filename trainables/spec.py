@@ -455,6 +455,7 @@ class RunOptions(CheckpointOptions):
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
         processes: that share every batch of a trial, one per GPU.
+        is_compiled: the passes of the training are compiled, if they can be.
         rungs: images seen; the first evaluation at or after each is reported at once, its state committed,
             so that whoever waits can end the trial there.
         failures: what is done about what goes wrong.
@@ -463,6 +464,7 @@ class RunOptions(CheckpointOptions):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     processes: Annotated[int, Field(ge=1)] = 1
+    is_compiled: bool = False
     rungs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ListAsTuple] = ()
     failures: FailureOptions = FailureOptions()
 

@@ -19,6 +19,7 @@ from trainables.architectures.stages import Network
 from trainables.batch_norm import lone_values_named, set_batch_norm_momentum
 from trainables.batches import Batches
 from trainables.checkpoints import Contents, pack_optimizer, unpack_optimizer
+from trainables.compiling import Compiled
 from trainables.datasets.loading import Dataset, Split
 from trainables.errors import NotFiniteError
 from trainables.freezing import freeze, set_training_mode
@@ -63,6 +64,10 @@ class Training:
         sample_weights: (n_train,), in proportion to which the training images are drawn, with replacement;
             None takes each once an epoch.
         may_fill: whether images may be placed in the memory of a GPU.
+        is_compiled: whether the passes of the training are compiled, if they can be.
+
+    Attributes:
+        notices: what went otherwise than asked for, for people.
 
     Micro-batches differ by one sample at most, so that batch normalization sees a lone sample only where one
     is asked for.
@@ -78,6 +83,7 @@ class Training:
         device: torch.device,
         sample_weights: np.ndarray | None = None,
         may_fill: bool = True,
+        is_compiled: bool = False,
     ) -> None:
         self.network, self.dataset, self.spec, self.seed, self.device = network, dataset, spec, seed, device
         self.may_fill = may_fill
@@ -101,11 +107,14 @@ class Training:
         set_batch_norm_momentum(network, spec.batch_norm_momentum)
         self.optimizer = build_optimizer(spec.optimizer, network)
         self.selection = Selection(spec.selection_metric)
+        self.compiled = Compiled(network.module) if is_compiled else None
+        self.notices: list[str] = []
         self.step = 0
         self.seconds = 0.0
         # Of this object alone, without what it took over from a state.
         self.training_seconds, self.images_trained = 0.0, 0
         self.scoring_seconds, self.images_scored = 0.0, 0
+        self.compiling_seconds = 0.0
         self.most_companions = 0
         self._loss_sum, self._loss_count = 0.0, 0
         self._unread_losses: list[Tensor] = []
@@ -123,7 +132,7 @@ class Training:
             NotFiniteError: the loss became NaN or infinite.
         """
         set_training_mode(self.network, self.spec.trainable)
-        began = time.perf_counter()
+        began, compiling_before = time.perf_counter(), self.compiling_seconds
         try:
             while self.step < step:
                 self.note_step(self._take_step())
@@ -133,7 +142,8 @@ class Training:
                     break
             self.read_losses()
         finally:
-            self.spend(time.perf_counter() - began)
+            compiling = self.compiling_seconds - compiling_before
+            self.spend(time.perf_counter() - began - compiling)
         return self.step >= step
 
     def note_step(self, loss: Tensor, *, n_companions: int = 0) -> None:
@@ -151,14 +161,32 @@ class Training:
     def _take_step(self) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
+        self._seed_dropout()
         self.optimizer.zero_grad(set_to_none=True)
         with lone_values_named():
-            loss = self._accumulate_gradient()
+            is_first = self.compiled is not None and not self.compiled.has_run
+            loss = self._compile() if is_first else self._accumulate_gradient()
         if self.spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.learning_parameters().values(), self.spec.gradient_clip)
         self.optimizer.step()
         return loss
+
+    def _compile(self) -> Tensor:
+        """Accumulate the gradient of a first step, compiled; if that cannot be, go on plainly and say why."""
+        assert self.compiled is not None, "asked for"
+        began = time.perf_counter()
+        found = self.compiled.try_first(self._accumulate_gradient)
+        self.compiling_seconds += time.perf_counter() - began
+        if isinstance(found, Tensor):
+            return found
+        self.compiled = None
+        self.notices.append(f"its network is not compiled: {found}")
+        self.optimizer.zero_grad(set_to_none=True)
+        self._seed_dropout()
+        return self._accumulate_gradient()
+
+    def _seed_dropout(self) -> None:
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
 
     def _accumulate_gradient(self) -> Tensor:
         """Send the batch through the network, micro-batch by micro-batch, and return its mean loss.
@@ -201,8 +229,10 @@ class Training:
 
     def forward(self, images: Tensor) -> Any:
         """Return the outputs of the network, which is in the mode it was left in."""
+        module = self.network.module
+        run = self.compiled if self.compiled is not None and module.training else module
         with self.computing():
-            return self.network.module(images.contiguous(memory_format=MEMORY_FORMAT))
+            return run(images.contiguous(memory_format=MEMORY_FORMAT))
 
     def computing(self) -> torch.autocast:
         """Return the context in which the network is run, in the precision of the spec."""

@@ -61,14 +61,14 @@ def measure(
     spec = spec.model_copy(update={"init": InitSpec(), "importance": None, "seed": secrets.randbelow(2**31)})
     dataset = noise_dataset(spec)
     try:
-        train_s, score_s = _rates(_of_steps(spec, MANY_STEPS), dataset, store=store, device=device)
+        long = _of_steps(spec, MANY_STEPS)
+        train_s, score_s = _rates(long, dataset, store=store, options=options, device=device)
         steps = max(1, int(WHOLE_S / (train_s * min(spec.training.batch_size, len(dataset.train.labels)))))
         short = _of_steps(spec, min(steps, spec.training.steps or MANY_STEPS))
         overhead_s = _overhead(short, dataset, store, options, device)
     except torch.OutOfMemoryError:
         return Measured(None, None, None)
-    many = _of_steps(spec, MANY_STEPS)
-    stacked = dict(_stacked(many, stacks, train_s, dataset, store=store, device=device))
+    stacked = dict(_stacked(long, stacks, train_s, dataset, store=store, device=device))
     return Measured(train_s, score_s, overhead_s, stacked)
 
 
@@ -115,10 +115,14 @@ def _of_steps(spec: TrialSpec, steps: int) -> TrialSpec:
     return spec.model_copy(update={"training": training})
 
 
-def _rates(spec: TrialSpec, dataset: Dataset, *, store: Store, device: torch.device) -> tuple[float, float]:
+def _rates(
+    spec: TrialSpec, dataset: Dataset, *, store: Store, options: RunOptions, device: torch.device
+) -> tuple[float, float]:
     network = initial_network(spec, dataset, store=store, data_root=None)
     network.module.to(device)
-    training = Training(network, dataset, spec.training, seed=spec.seed, device=device)
+    training = Training(
+        network, dataset, spec.training, seed=spec.seed, device=device, is_compiled=options.is_compiled
+    )
     training.train_until(WARM_UP_STEPS)
     before, images = training.training_seconds, training.images_trained
     deadline = time.perf_counter() + TRAIN_S

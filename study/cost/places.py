@@ -13,7 +13,8 @@ def expected_place(measured: Measurements, resources: Resources) -> Place | None
     hardware = _hardware(measured, is_gpu=is_gpu)
     if hardware is None:
         return None
-    return Place(hardware, 0 if is_gpu else max(1, int(resources.cpu)))
+    threads = 0 if is_gpu else max(1, int(resources.cpu))
+    return Place(hardware, threads, resources.is_compiled)
 
 
 def _hardware(measured: Measurements, *, is_gpu: bool) -> str | None:

@@ -141,7 +141,13 @@ def _probe_alike(
                 "at_once": n_workers,
             }
             stacked = measured.pop("stacked")
-            speed = SpeedProbe(**where, gpu_memory_gb=place["gpu_memory_gb"], start_s=start_s, **measured)
+            speed = SpeedProbe(
+                **where,
+                gpu_memory_gb=place["gpu_memory_gb"],
+                start_s=start_s,
+                is_compiled=resources.is_compiled,
+                **measured,
+            )
             stacks = [
                 StackProbe(**where, members=members, alone_s=speed.train_s, stacked_s=seconds)
                 for members, seconds in stacked.items()

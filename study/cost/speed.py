@@ -31,10 +31,12 @@ class Place:
     Attributes:
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU, for a trial without a GPU; 0 with one.
+        is_compiled: its networks are, there.
     """
 
     hardware: str
     threads: int
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Measurements:
                 rate = _rate(record.metrics.get("train_seconds", 0), record.metrics.get("images_seen", 0))
                 self._at(setting, Place(found.hardware, 0)).train_s.extend(rate)
             return
-        samples = self._at(setting, Place(found.hardware, 0 if found.is_gpu else spent.threads))
+        threads = 0 if found.is_gpu else spent.threads
+        samples = self._at(setting, Place(found.hardware, threads, spent.is_compiled))
         samples.train_s.extend(_rate(spent.training_s, spent.images_trained))
         samples.score_s.extend(_rate(spent.scoring_s, spent.images_scored))
         overhead = record.seconds - spent.training_s - spent.scoring_s
@@ -160,7 +163,8 @@ class Measurements:
 
 
 def _place(probe: SpeedProbe | StackProbe) -> Place:
-    return Place(probe.hardware, 0 if probe.is_gpu else probe.threads)
+    is_compiled = isinstance(probe, SpeedProbe) and probe.is_compiled
+    return Place(probe.hardware, 0 if probe.is_gpu else probe.threads, is_compiled)
 
 
 def _whole_key(spec: TrialSpec, hardware: str) -> tuple[object, ...]:

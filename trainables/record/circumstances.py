@@ -22,6 +22,7 @@ class Spent:
         threads: of the CPU.
         stacked: with how many others, at most, it was trained at once; its seconds are its share of theirs.
         processes: that shared its batches.
+        is_compiled: its network was (`trainables.compiling`); the seconds of that are left out.
     """
 
     images_trained: int
@@ -35,6 +36,7 @@ class Spent:
     threads: int
     stacked: int = 0
     processes: int = 1
+    is_compiled: bool = False
 
     def to_tag(self) -> str:
         """Return it as text."""
