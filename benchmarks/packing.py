@@ -8,6 +8,8 @@ one       one after the other in one process (their rate is that of a single one
 processes each in a process of its own at the same time, as with `gpu: 0.25`; on a processor as many as cores
 stacked   `trainables.stack.Stack`: one forward and backward pass for all
 
+On a processor also: trainings with a thread each, as many as cores, against the sum of as many alone.
+
 Every side trains on the same images of noise with flips and shifts, batches of 32 at 64 px. Each is warmed
 up; what is printed is the median of three turns and the ratio to `one`.
 
@@ -139,6 +141,18 @@ def rate(run: Callable[[float], int], device: torch.device) -> float:
     return median(rates[1:])
 
 
+def print_core_by_core(cores: int, device: torch.device) -> None:
+    """Print what trainings with a core each do together, by the sum of what each does alone."""
+    with processes(1, 1) as run:
+        alone = rate(run, device)
+    with processes(cores, 1) as run:
+        together = rate(run, device)
+    print(
+        f"one thread each: one alone {alone:.1f}, {cores} at once {together:.1f} "
+        f"({together / (cores * alone):.2f} of the sum)"
+    )
+
+
 def main() -> None:
     """Measure every number of trainings and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -166,6 +180,8 @@ def main() -> None:
             f"({side_by_side / one:.2f})   stacked {stacked:9.1f} ({stacked / one:.2f})",
             flush=True,
         )
+    if device.type == "cpu":
+        print_core_by_core(cores, device)
     if options.json is not None:
         options.json.write_text(json.dumps({"device": name, "rows": rows}))
 

@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from study.failures import NODES_PER_TRIAL, Loss
 from study.plan import Plan, PlanEntry, State
-from study.stacks import StackLimits
+from study.stacks import Companions, StackLimits
 from trainables.progress import reports_of
 
 
@@ -100,7 +100,7 @@ class Dispatcher(Searcher):
         super().__init__()
         self._config_of, self._resume_step, self._allowed_losses = config_of, resume_step, lost_workers
         self._length_of, self._supplies, self._why_not = length_of, supplies, why_not
-        self._n_fit, self._is_strict, self._stack_of = n_fit, is_strict, stack_of
+        self._n_fit, self._is_strict, self._companions = n_fit, is_strict, Companions(stack_of)
         self._children = plan.children
         self.entries = {entry.trial_id: entry for entry in plan.entries}
         self.failed: dict[str, str] = {}
@@ -114,12 +114,10 @@ class Dispatcher(Searcher):
         self._dying: set[str] = set()
         self._losses: dict[str, list[Loss]] = {}
         self._lost_in_company: set[str] = set()
-        self._goes_alone: set[str] = set()
         self._waiting: set[str] = set()
         self._missing: dict[str, set[str]] = {}
         self._ready: list[tuple[int, float, int, str]] = []
         self._rank: dict[str, int] = {}
-        self._known_limits: dict[str, StackLimits | None] = {}
         for entry in plan.entries:
             if keep_failed and entry.state == State.FAILED:
                 self._give_up(entry.trial_id, entry.reason)
@@ -153,7 +151,7 @@ class Dispatcher(Searcher):
             return None
         chosen = self._next(is_full=is_full)
         if chosen is not None:
-            together = [chosen, *self._companions(chosen)]
+            together = [chosen, *self._take_companions(chosen)]
             self._in_flight[trial_id] = together
             self.set_aside -= {*together}
             return dict(self._config_of([self.entries[one] for one in together]))
@@ -209,26 +207,16 @@ class Dispatcher(Searcher):
         else:
             self._has_finished(done, report.get("metrics") or {})
 
-    def _companions(self, chosen: str) -> list[str]:
-        """Take ready trials that are trained together with one, so many that no free slot is left idle."""
-        limits = self._limits(chosen)
-        if limits is None or limits.most == 1:
+    def _take_companions(self, chosen: str) -> list[str]:
+        """Take ready trials that are trained together with one."""
+        entry = self.entries[chosen]
+        if not self._companions.may_have_any(entry):
             return []
         ready = sorted(self._ready)
-        alike = [trial_id for *_, trial_id in ready if self._limits(trial_id) == limits]
-        n_free = max(1.0, self._n_fit() - len(self._in_flight))
-        share = math.ceil((1 + len(alike)) / n_free) if math.isfinite(n_free) else limits.most
-        together = alike[: min(limits.most, share) - 1]
+        waiting = [self.entries[trial_id] for *_, trial_id in ready]
+        together = self._companions.of(entry, waiting, n_free=self._n_fit() - len(self._in_flight))
         self._ready = [item for item in ready if item[-1] not in together]
         return together
-
-    def _limits(self, trial_id: str) -> StackLimits | None:
-        """Return with what a trial can be stacked; one that has lost a worker goes alone."""
-        if trial_id in self._goes_alone or trial_id in self._losses:
-            return None
-        if trial_id not in self._known_limits:  # all that are ready are asked whenever one goes out
-            self._known_limits[trial_id] = self._stack_of(self.entries[trial_id])
-        return self._known_limits[trial_id]
 
     def _next(self, *, is_full: bool) -> str | None:
         """Return a trial to hand out: a ready one, or what a supply wants before the rest."""
@@ -288,9 +276,9 @@ class Dispatcher(Searcher):
         if trial_id not in self._dying:
             return
         self._dying.discard(trial_id)
+        self._companions.refuse(trial_id)
         if trial_id in self._lost_in_company:  # which of them it was is not known
             self._lost_in_company.remove(trial_id)
-            self._goes_alone.add(trial_id)
             self._push(trial_id)
             return
         step = self._resume_step(trial_id)

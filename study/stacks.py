@@ -1,7 +1,7 @@
 """Which trials of a study are trained together (`trainables.stack`), and how many at once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from study.cost.places import expected_place
@@ -78,6 +78,46 @@ def stack_limits(entry: PlanEntry, study: Study, measured: Measurements) -> Stac
         wanted == "auto",
         gains,
     )
+
+
+class Companions:
+    """With which of the ready trials one goes to a worker.
+
+    Args:
+        stack_of: as `stack_limits`; asked once for each trial.
+    """
+
+    def __init__(self, stack_of: Callable[[PlanEntry], StackLimits | None]) -> None:
+        self._stack_of = stack_of
+        self._known: dict[str, StackLimits | None] = {}
+
+    def refuse(self, trial_id: str) -> None:
+        """Let a trial go alone from now on: it has lost its worker, and others must not with it."""
+        self._known[trial_id] = None
+
+    def may_have_any(self, entry: PlanEntry) -> bool:
+        """Say whether a trial is ever trained together with others."""
+        limits = self._limits(entry)
+        return limits is not None and limits.most > 1
+
+    def of(self, chosen: PlanEntry, ready: Sequence[PlanEntry], *, n_free: float) -> list[str]:
+        """Return the ids of those that join one, so many that no free slot is left idle.
+
+        Args:
+            ready: without the chosen one, the first first.
+            n_free: slots, the one that is now filled included; infinite if that is not known.
+        """
+        limits = self._limits(chosen)
+        if limits is None:
+            return []
+        alike = [entry.trial_id for entry in ready if self._limits(entry) == limits]
+        share = math.ceil((1 + len(alike)) / max(1.0, n_free)) if math.isfinite(n_free) else limits.most
+        return alike[: min(limits.most, share) - 1]
+
+    def _limits(self, entry: PlanEntry) -> StackLimits | None:
+        if entry.trial_id not in self._known:
+            self._known[entry.trial_id] = self._stack_of(entry)
+        return self._known[entry.trial_id]
 
 
 def best_size(gains: Mapping[int, float]) -> int:
