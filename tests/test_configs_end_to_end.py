@@ -192,6 +192,7 @@ def test_a_configuration_runs_from_its_study_file_to_its_report(
 ) -> None:
     monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("trainables.pretrained.load_weights", random_weights)
+    monkeypatch.setattr("analysis.jobs.weights.line_alphas", lambda: (0.0, 0.5, 1.0))
     miniature = Miniature(yaml.safe_load(file.read_text()))
     for name in miniature.datasets:
         write_miniature(name, tmp_path / "data")
