@@ -55,8 +55,7 @@ benchmarks: $(VENV)/ready  ## every benchmark, against what one would use otherw
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/makespan.py
 	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/profile_step.py
-	$(BIN)/python benchmarks/compiling.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/memory.py
 

@@ -117,10 +117,14 @@ class ResourcesSection(SpecModel):
                 "gpu: auto is the share that one trial needs, and a stack needs that of all its members; "
                 "give gpu as a number, or leave out stack"
             )
-        own = self.by_architecture.values()
-        is_compiled = self.compile or any(one.compile for one in own)
-        is_shared = any(isinstance(gpu, float) and gpu > 1 for gpu in (self.gpu, *(one.gpu for one in own)))
-        if is_compiled and (self.stack != 1 or is_shared):
+        all_of_them = [ArchitectureResources(), *self.by_architecture.values()]
+        gpus_of_compiled = [
+            self.gpu if own.gpu is None else own.gpu
+            for own in all_of_them
+            if (self.compile if own.compile is None else own.compile)
+        ]
+        is_shared = any(gpu != "auto" and gpu > 1 for gpu in gpus_of_compiled)
+        if is_shared or (gpus_of_compiled and self.stack != 1):
             raise ValueError(
                 "compile is for trials that are trained one by one, on one GPU or none; "
                 "leave it out, or stack and gpu: 2 and more"

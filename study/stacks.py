@@ -11,7 +11,7 @@ from study.plan import PlanEntry
 from study.sections import Study
 from trainables.stacking import stacking_key
 
-# Larger stacks were never measured to gain more, and lose more work with their worker.
+# Of `auto`: the time of a probe, and the work that is lost with a worker, grow with the stack.
 LARGEST = 64
 # What a larger stack has to gain over a smaller one, or over none, to be worth it.
 WORTH = 1.05
@@ -23,8 +23,11 @@ class StackLimits:
 
     Attributes:
         key: what they have in common.
-        most: of them in one stack; 1 where stacks were not measured to be faster, and `auto` was asked for.
+        most: of them in one stack.
+        label: of their setting.
+        is_auto: fewer go together, or none, where that was measured to be faster.
         gains: the measured images/s of a stack, by those of its members one by one, by their number.
+        why_not: why a stack that was tried could not be.
     """
 
     key: str
@@ -32,6 +35,17 @@ class StackLimits:
     label: str = field(default="", compare=False)
     is_auto: bool = field(default=False, compare=False)
     gains: Mapping[int, float] = field(default_factory=dict, compare=False)
+    why_not: str | None = field(default=None, compare=False)
+
+    def size(self, n_trials: int) -> int:
+        """Return how many of so many trials go together; 1 is none."""
+        most = min(self.most, n_trials)
+        return best_size({n: gain for n, gain in self.gains.items() if n <= most}) if self.is_auto else most
+
+    def gain(self, size: int) -> float | None:
+        """Return the gain of a stack, of the next smaller one that was measured; None if there is none."""
+        known = [known for known in self.gains if known <= size]
+        return self.gains[max(known)] if size > 1 and known else None
 
 
 @dataclass(frozen=True)
@@ -41,9 +55,11 @@ class StackUse:
     Attributes:
         label: of their setting.
         n_trials: how many they are.
-        members: of a stack.
-        gain: the images/s of such a stack by those of its members one by one; where these go one by one, of
-            the fastest that was measured; None if none was.
+        members: of a stack; 1 if they go one by one.
+        gain: the images/s of such a stack by those of its members one by one; None if that is not known.
+        best_size: that `auto` takes for as many trials.
+        best_gain: of the fastest stack that was measured.
+        why_not: why a stack that was tried could not be.
     """
 
     label: str
@@ -51,11 +67,14 @@ class StackUse:
     n_trials: int
     members: int
     gain: float | None
+    best_size: int
+    best_gain: float | None
+    why_not: str | None
 
     @property
     def speed_up(self) -> float:
         """How much faster than alone a trial is counted."""
-        return self.gain if self.members > 1 and self.gain is not None else 1.0
+        return self.gain or 1.0
 
 
 def stack_limits(entry: PlanEntry, study: Study, measured: Measurements) -> StackLimits | None:
@@ -70,13 +89,14 @@ def stack_limits(entry: PlanEntry, study: Study, measured: Measurements) -> Stac
     if key is None:
         return None
     place = expected_place(measured, resources)
-    gains = measured.stack_gains(entry.trial.spec, place) if place is not None else {}
+    stacks = measured.stacks(entry.trial.spec, place) if place is not None else ()
     return StackLimits(
         f"{key}, cpu {resources.cpu}, gpu {resources.gpu}",
-        best_size(gains) if wanted == "auto" else wanted,
+        LARGEST if wanted == "auto" else wanted,
         setting_label(entry.trial.spec),
         wanted == "auto",
-        gains,
+        {stack.members: stack.gain for stack in stacks if stack.gain is not None},
+        next((stack.why_not for stack in stacks if stack.gain is None), None),
     )
 
 
@@ -98,7 +118,7 @@ class Companions:
     def may_have_any(self, entry: PlanEntry) -> bool:
         """Say whether a trial is ever trained together with others."""
         limits = self._limits(entry)
-        return limits is not None and limits.most > 1
+        return limits is not None and limits.size(limits.most) > 1
 
     def of(self, chosen: PlanEntry, ready: Sequence[PlanEntry], *, n_free: float) -> list[str]:
         """Return the ids of those that join one, so many that no free slot is left idle.
@@ -111,8 +131,9 @@ class Companions:
         if limits is None:
             return []
         alike = [entry.trial_id for entry in ready if self._limits(entry) == limits]
-        share = math.ceil((1 + len(alike)) / max(1.0, n_free)) if math.isfinite(n_free) else limits.most
-        return alike[: min(limits.most, share) - 1]
+        n = 1 + len(alike)
+        share = math.ceil(n / max(1.0, n_free)) if math.isfinite(n_free) else n
+        return alike[: limits.size(share) - 1]
 
     def _limits(self, entry: PlanEntry) -> StackLimits | None:
         if entry.trial_id not in self._known:
@@ -139,8 +160,18 @@ def stack_uses(limits: Mapping[str, StackLimits], *, n_slots: int | None) -> dic
     uses: dict[str, StackUse] = {}
     for alike in groups.values():
         limit = limits[alike[0]]
-        members = min(limit.most, math.ceil(len(alike) / (n_slots or 1)))
-        use = StackUse(limit.label, limit.is_auto, len(alike), members, _gain(limit.gains, members))
+        share = math.ceil(len(alike) / (n_slots or 1))
+        members = limit.size(share)
+        use = StackUse(
+            limit.label,
+            limit.is_auto,
+            len(alike),
+            members,
+            limit.gain(members),
+            best_size({n: gain for n, gain in limit.gains.items() if n <= share}),
+            max(limit.gains.values(), default=None),
+            limit.why_not,
+        )
         uses |= dict.fromkeys(alike, use)
     return uses
 
@@ -153,11 +184,3 @@ def sizes_to_measure(study: Study, n_alike: int, *, n_slots: int) -> tuple[int, 
     most = min(most, LARGEST)
     doubled = (2**power for power in range(1, most.bit_length()))
     return tuple(sorted({*doubled, most} - {1})) if most > 1 else ()
-
-
-def _gain(gains: Mapping[int, float], members: int) -> float | None:
-    """Return the gain of a stack, that of the next smaller one measured, if it was not."""
-    if members == 1:
-        return max(gains.values(), default=None)
-    known = [size for size in gains if size <= members]
-    return gains[max(known)] if known else None

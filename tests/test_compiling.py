@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from study.tuning import worker_config
 from tests.conftest import tiny_trial
 from tests.test_speed import probed
 from tests.test_trial import find, start
+from trainables import compiling as compiling_module
 from trainables.architectures.stages import build_network
 from trainables.compiling import Compiled
 from trainables.datasets.loading import load_dataset
@@ -28,8 +30,8 @@ from trainables.training import Training
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ here")
 
 
-def training(**options: Any) -> Training:
-    spec = tiny_trial(training={"steps": 4, "batch_size": 16})
+def training(*, batch_size: int = 16, **options: Any) -> Training:
+    spec = tiny_trial(training={"steps": 4, "batch_size": batch_size})
     dataset = load_dataset(spec.dataset, data_root=None)
     with seeded(0, "weights"):
         network = build_network(spec.architecture, n_outputs=2, channels=1)
@@ -51,6 +53,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @needs_a_compiler
 def test_a_compiled_network_learns_what_it_would_learn_otherwise() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     compiled, plain = training(is_compiled=True), training()
     for one in (compiled, plain):
         one.train_until(4)
@@ -61,7 +65,7 @@ def test_a_compiled_network_learns_what_it_would_learn_otherwise() -> None:
     assert found.keys() == expected.keys()
     for name in found:
         assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-5), name
-    assert compiled.training_seconds < compiled.compiling_seconds
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     loss, expected_loss = compiled.evaluate()["val_loss"], plain.evaluate()["val_loss"]
     assert loss == pytest.approx(expected_loss, rel=1e-4)
 
@@ -150,13 +154,44 @@ def test_a_trial_says_why_it_is_not_compiled(store: Store, monkeypatch: pytest.M
     assert last.notices == ("its network is not compiled: RuntimeError: no C++ compiler",)
     spent = find(store, tiny_trial()).circumstances.spent
     assert spent is not None
-    assert not spent.is_compiled
+    assert spent.is_compiled, "such trials are as fast as this one was, on this machine"
     compiling(monkeypatch, lambda module, images: module(images))
     *_, last = start(store, tiny_trial(seed=1), RunOptions(is_compiled=True))
     assert last.notices == ()
-    spent = find(store, tiny_trial(seed=1)).circumstances.spent
-    assert spent is not None
-    assert spent.is_compiled
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs are found as always, but nothing is compiled for them, which would take a minute."""
+    compile_ = torch.compile
+    quick = partial(compile_, dynamic=False, backend="eager")
+    monkeypatch.setattr(torch, "compile", lambda module, **_: quick(module))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def notices_of_batches(*sizes: int) -> list[str]:
+    notices = []
+    for size in sizes:
+        one = training(batch_size=size, is_compiled=True)
+        one.train_until(1)
+        notices += one.notices
+    return notices
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_many_settings_in_one_process_are_all_compiled() -> None:
+    assert notices_of_batches(*range(4, 14)) == []
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 10
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_a_process_that_holds_too_many_graphs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling_module, "MOST_GRAPHS", 2)
+    (notice,) = notices_of_batches(4, 8, 16)
+    assert notice.startswith("its network is not compiled: ")
 
 
 STUDY = """
@@ -190,6 +225,11 @@ def test_what_is_not_trained_by_one_process_alone_is_not_compiled(resources: str
     text = STUDY.partition("resources:")[0] + f"resources: {{{resources}}}\n"
     with pytest.raises(StudyFileError, match="compile is for trials that are trained one by one, on one GPU"):
         parse_study(text)
+
+
+def test_networks_that_are_not_compiled_may_have_several_gpus() -> None:
+    resources = "resources: {gpu: 2, by_architecture: {cbr_small: {gpu: 1, compile: true}}}\n"
+    assert parse_study(STUDY.partition("resources:")[0] + resources).resources.gpu == 2
 
 
 def test_compiled_trials_are_fast_in_their_own_way() -> None:

@@ -49,6 +49,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 EMBEDDED = ("digits", "synthetic")
 # Dense layers of their full width would be all that the test does.
 DENSE = ("alexnet", "vgg16", "vgg16_bn")
+# Which needs sixteen times the pixels that the rest of the network does.
+WITH_AUXILIARY_HEAD = ("inception_v3",)
 
 
 def write_miniature(name: str, root: Path) -> None:
@@ -123,7 +125,7 @@ def _architectures(content: Any) -> Iterator[Any]:
 def _smallest_px(shape: Any) -> int:
     if shape in ("whole", "same"):
         return 0
-    fields = {"name": shape} if isinstance(shape, str) else shape
+    fields = {"name": shape} if isinstance(shape := _architecture(shape), str) else shape
     return architecture_of(ArchitectureSpec.model_validate(fields)).smallest_px
 
 
@@ -139,10 +141,12 @@ def _values_of(content: Any, field: str) -> Iterator[Any]:
 
 
 def _architecture(content: str | dict[str, Any]) -> str | dict[str, Any]:
-    name = content if isinstance(content, str) else content["name"]
-    if name not in DENSE:
-        return content
-    return {"name": name, **(content if isinstance(content, dict) else {}), "head_width": 8}
+    fields = {"name": content} if isinstance(content, str) else content
+    if fields["name"] in DENSE:
+        return {**fields, "head_width": 8}
+    if fields["name"] in WITH_AUXILIARY_HEAD:
+        return {**fields, "auxiliary": False}
+    return content
 
 
 def _training(content: dict[str, Any]) -> dict[str, Any]:

@@ -183,11 +183,11 @@ def test_a_probe_prints_images_a_second_and_what_did_not_fit() -> None:
     output = StringIO()
     console = Console(file=output, width=160, color_system=None)
     full = probed(label="huge", train_s=None, score_s=None, overhead_s=None)
-    print_probes([probed(), full], [stacked(4, 0.31), stacked(8, 0.0)], console)
+    print_probes([probed(), full], [stacked(4, 0.31), stacked(8, None)], console)
     assert rows(output.getvalue())["cbr_tiny"] == ["2", "4", "3.00", "2"]
     assert "does not fit the GPU" in output.getvalue()
     assert "on EPYC; workers were ready after 7 s" in output.getvalue()
     assert "batch 16: 4 together: 0.31 times the images/s of one by one" in output.getvalue()
-    assert "batch 16: 8 together: cannot be stacked" in output.getvalue()
+    assert "batch 16: 8 together: dropout" in output.getvalue()
     print_probes([], [], console)
     assert "nothing to measure: no trial is open that is trained by gradient" in output.getvalue()

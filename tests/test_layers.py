@@ -123,9 +123,8 @@ BARE: dict[str, str] = {
     "training": "",
     "packing": "found['training'](found['noise'](), 0, torch.device('cpu')).train_until(1)",
     "similarity": "",
-    "compiling": "found['training']('cbr_tiny', 32, 4).train_until(1)",
-    "profile_step": "next(found['shares'](found['training']('cbr_tiny', size_px=32, batch=4, "
-    "precision='tf32', device=torch.device('cpu')), torch.device('cpu')))",
+    "step": "next(found['own_times'](found['training']('cbr_tiny', 32, 4, precision='tf32', "
+    "device=torch.device('cpu'))))",
 }
 
 

@@ -55,4 +55,4 @@ def test_after_a_probe_every_training_by_gradient_is_known(store: Store) -> None
     }
     assert expected.start_s > 0
     assert [use.n_trials for use in expected.stacks] == [4, 4]
-    assert None not in [use.gain for use in expected.stacks]
+    assert None not in [use.best_gain for use in expected.stacks]

@@ -15,8 +15,8 @@ SIZES = SizesProbe("{}", "digits", 1, 2, 3)
 
 
 def test_probes_come_back_as_they_were_and_are_no_trials(store: Store) -> None:
-    write_probes(store, [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, 0.0)])
-    assert read_probes(store) == [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, 0.0)]
+    write_probes(store, [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, None)])
+    assert read_probes(store) == [probed(), FULL, SIZES, stacked(4, 2.0), stacked(8, None)]
     reader = RecordReader(store)
     assert reader.trials() == []
     assert reader.notices == []
@@ -43,6 +43,13 @@ def test_an_edited_probe_is_left_out(store: Store, change: dict) -> None:
     for text in ("", "[]", '"speed"', "{"):
         store.client.create_run(store.experiment_id, tags={"kind": "probe", "probe": text})
     assert read_probes(store) == []
+
+
+def test_a_probe_from_before_a_field_was_added_still_counts(store: Store) -> None:
+    content = {"kind": "speed", **vars(probed())}
+    del content["is_compiled"]
+    store.client.create_run(store.experiment_id, tags={"kind": "probe", "probe": json.dumps(content)})
+    assert read_probes(store) == [probed()]
 
 
 def test_whole_numbers_of_seconds_are_seconds(store: Store) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MOST_GRAPHS = 64
+
 
 class Compiled:
     """A network in training mode, compiled with the first step it takes part in.
@@ -15,6 +17,10 @@ class Compiled:
     """
 
     def __init__(self, module: nn.Module) -> None:
+        import torch._dynamo.config as dynamo  # takes seconds
+
+        # A worker trains many settings, each with its graphs; at torch's 8 it would silently stop compiling.
+        dynamo.recompile_limit, dynamo.fail_on_recompile_limit_hit = MOST_GRAPHS, True
         self._module = module
         # Dropout draws what it would draw otherwise. A batch that is cut into unequal parts has two shapes:
         # each is worth its own kernels.

@@ -116,9 +116,8 @@ class GradientTrial:
         self.close()
         gc.collect()
         torch.cuda.empty_cache()
-        while not self.record.drain(
-            within_s=REPORT_AT_MOST_EVERY_S
-        ):  # the newest state is read from the store
+        # The newest state is read from the store.
+        while not self.record.drain(within_s=REPORT_AT_MOST_EVERY_S):
             yield replace(before, notices=tuple(self.record.notices))
         self.record.begin_again()
         self.prepare(self._device, self._data_root)
@@ -258,7 +257,7 @@ class GradientTrial:
             threads=self.options.threads,
             stacked=training.most_companions,
             processes=self.options.processes,
-            is_compiled=training.compiled is not None,
+            is_compiled=self.options.is_compiled,
         )
 
     def _facts(self) -> dict[str, float]:

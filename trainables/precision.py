@@ -13,10 +13,10 @@ from trainables.spec import Precision
 def computing(precision: Precision, device: torch.device) -> torch.autocast:
     """Let GPUs multiply as a trial asks, and return the context in which its network is run.
 
-    How they multiply holds beyond the context, until this is called again: a backward pass comes after it. On
-    a processor `tf32` is `float32`.
+    How they multiply is set by the call and holds beyond the context, until the next call: a backward pass
+    comes after it. On a processor `tf32` is `float32`.
     """
-    of_products = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = of_products
-    torch.backends.cudnn.conv.fp32_precision = of_products  # type: ignore[attr-defined]
+    # By torch's older names: what sets the newer ones one by one makes libraries that read these fail.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

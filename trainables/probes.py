@@ -42,8 +42,9 @@ class StackProbe:
         setting, label, hardware, is_gpu, threads, at_once: as of a `SpeedProbe`; at once are stacks.
         members: trials in a stack.
         alone_s: seconds per image of one trial alone, just before.
-        stacked_s: seconds of the stack per image, those of all members counted; None if it did not fit the
-            GPU, or cannot be stacked.
+        stacked_s: seconds of the stack per image, those of all members counted; None if there was none.
+        why_not: why there was none.
+        series: what the sizes that were measured after each other have in common.
     """
 
     setting: str
@@ -55,11 +56,13 @@ class StackProbe:
     members: int
     alone_s: float
     stacked_s: float | None
+    why_not: str | None
+    series: str
 
     @property
-    def gain(self) -> float:
-        """Images/s of the stack, by those of its members one by one; 0 if it cannot be."""
-        return self.alone_s / self.stacked_s if self.stacked_s else 0.0
+    def gain(self) -> float | None:
+        """Images/s of the stack, by those of its members one by one; None if there was none."""
+        return self.alone_s / self.stacked_s if self.stacked_s else None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,13 @@ class ReportClock:
         """Note that a report goes out."""
         self._last = time.monotonic()
 
+    def has_been_quiet(self) -> bool:
+        """Say whether it is time for a report of who has nothing to tell but that it is there.
+
+        Sooner than it is due: a trial that finds that it is due has looked at a clock of its own.
+        """
+        return time.monotonic() - self._last > REPORT_EVERY_S / 2
+
     def is_due(self) -> bool:
         """Say whether those who wait should hear something."""
         return time.monotonic() - self._last > REPORT_EVERY_S

@@ -26,7 +26,7 @@ def run_together(members: Mapping[str, Member]) -> Generator[dict[str, Progress]
     """Train to the end of the last member, yielding what members have to report.
 
     Closing the iterator closes every member, which commits its state and marks its run killed. A SIGTERM to
-    the process, or a Ctrl-C, may strike in the middle of a step: no state is committed then.
+    the process, or a Ctrl-C, which may strike in the middle of a step, only marks them.
 
     Args:
         members: by the ids under which their reports are yielded.
@@ -186,8 +186,10 @@ class _Driven:
         """Say whether to report now: of one alone what it measured, of several what comes close together."""
         reports = self._reports.values()
         is_pressing = any(one.status != "running" for one in reports)
-        is_pressing |= len(self.members) == 1 and any(one.metrics for one in reports)
-        return bool(reports) and (is_pressing or self._clock.is_allowed())
+        has_metrics = any(one.metrics for one in reports)
+        is_pressing |= len(self.members) == 1 and has_metrics
+        is_time = self._clock.is_allowed() if has_metrics else self._clock.has_been_quiet()
+        return bool(reports) and (is_pressing or is_time)
 
     def _take_reports(self) -> dict[str, Progress]:
         reports, self._reports = self._reports, {}

@@ -62,8 +62,8 @@ def run_trial(
     """Train a resolved spec and keep its record, yielding every few seconds and at evaluations.
 
     A finished trial is left as it is; an interrupted one goes on from its newest committed state.
-    Closing the iterator commits a state and marks the run killed, so that it can go on later. A SIGTERM to a
-    worker of Ray, which may strike in the middle of a step, only marks it.
+    Closing the iterator commits a state and marks the run killed, so that it can go on later. A SIGTERM or a
+    Ctrl-C, which may strike in the middle of a step, only marks it.
 
     Args:
         marks: tags that say what the trial is to its study.
@@ -113,7 +113,7 @@ def trial_to_drive(
     except GeneratorExit:
         trial.interrupt()
         raise
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
         with suppress(TransfusionError):
             record.interrupt()
         raise

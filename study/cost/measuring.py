@@ -33,13 +33,23 @@ class Measured:
     """Seconds per image trained and scored, and per trial besides; None if it did not fit the GPU.
 
     Attributes:
-        stacked: seconds per image of stacks, by the number of their members.
+        stacked: of stacks, by the number of their members.
+        notices: what was not measured as asked for.
     """
 
     train_s: float | None
     score_s: float | None
     overhead_s: float | None
-    stacked: dict[int, float | None] = field(default_factory=dict)
+    stacked: dict[int, "Stacked"] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Seconds per image of a stack, of the images of all members; None if there was none, and why."""
+
+    seconds: float | None
+    why_not: str | None = None
 
 
 def measure(
@@ -62,14 +72,14 @@ def measure(
     dataset = noise_dataset(spec)
     try:
         long = _of_steps(spec, MANY_STEPS)
-        train_s, score_s = _rates(long, dataset, store=store, options=options, device=device)
+        train_s, score_s, notices = _rates(long, dataset, store=store, options=options, device=device)
         steps = max(1, int(WHOLE_S / (train_s * min(spec.training.batch_size, len(dataset.train.labels)))))
         short = _of_steps(spec, min(steps, spec.training.steps or MANY_STEPS))
         overhead_s = _overhead(short, dataset, store, options, device)
     except torch.OutOfMemoryError:
         return Measured(None, None, None)
     stacked = dict(_stacked(long, stacks, train_s, dataset, store=store, device=device))
-    return Measured(train_s, score_s, overhead_s, stacked)
+    return Measured(train_s, score_s, overhead_s, stacked, notices)
 
 
 def device_of(*, is_gpu: bool) -> torch.device:
@@ -117,7 +127,7 @@ def _of_steps(spec: TrialSpec, steps: int) -> TrialSpec:
 
 def _rates(
     spec: TrialSpec, dataset: Dataset, *, store: Store, options: RunOptions, device: torch.device
-) -> tuple[float, float]:
+) -> tuple[float, float, tuple[str, ...]]:
     network = initial_network(spec, dataset, store=store, data_root=None)
     network.module.to(device)
     training = Training(
@@ -133,7 +143,8 @@ def _rates(
     deadline = time.perf_counter() + SCORE_S
     while time.perf_counter() < deadline or training.images_scored == images:
         training.measure(dataset.val)
-    return train_s, (training.scoring_seconds - before) / (training.images_scored - images)
+    score_s = (training.scoring_seconds - before) / (training.images_scored - images)
+    return train_s, score_s, tuple(training.notices)
 
 
 def _stacked(
@@ -144,16 +155,19 @@ def _stacked(
     *,
     store: Store,
     device: torch.device,
-) -> Iterator[tuple[int, float | None]]:
+) -> Iterator[tuple[int, Stacked]]:
     """Measure stacks of these sizes, until one does not fit or two in a row are no faster than before."""
     fastest_s, n_slower = alone_s, 0
     for size in sizes:
         try:
             seconds = _rate_of_stack(spec, size, dataset, store=store, device=device)
-        except (CannotStackError, torch.OutOfMemoryError):
-            yield size, None
+        except CannotStackError as error:
+            yield size, Stacked(None, str(error))
             return
-        yield size, seconds
+        except torch.OutOfMemoryError:
+            yield size, Stacked(None, f"{size} do not fit the GPU")
+            return
+        yield size, Stacked(seconds)
         n_slower = 0 if seconds < fastest_s else n_slower + 1
         fastest_s = min(fastest_s, seconds)
         if n_slower == 2:

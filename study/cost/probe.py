@@ -4,6 +4,7 @@ As many are measured at once as the study runs at once: two trials on two cores 
 """
 
 import os
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -109,7 +110,7 @@ def _probe_alike(
     n_slots = count_slots([resources], at_most=study.slots, capacity=capacity) or 1
     n_workers = min(n_slots, MOST_WORKERS)
     worker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_restarts=-1)(_Worker)
-    began = time.monotonic()
+    began, series = time.monotonic(), secrets.token_hex(8)
     workers = [worker.remote(scratch.display_uri, scratch.experiment) for _ in range(n_workers)]
     places = ray.get([one.place.remote(bool(resources.gpu)) for one in workers])
     start_s = time.monotonic() - began
@@ -141,6 +142,7 @@ def _probe_alike(
                 "at_once": n_workers,
             }
             stacked = measured.pop("stacked")
+            notices += [f"{setting_label(spec)}: {notice}" for notice in measured.pop("notices")]
             speed = SpeedProbe(
                 **where,
                 gpu_memory_gb=place["gpu_memory_gb"],
@@ -149,8 +151,15 @@ def _probe_alike(
                 **measured,
             )
             stacks = [
-                StackProbe(**where, members=members, alone_s=speed.train_s, stacked_s=seconds)
-                for members, seconds in stacked.items()
+                StackProbe(
+                    **where,
+                    members=members,
+                    alone_s=speed.train_s,
+                    stacked_s=one.seconds,
+                    why_not=one.why_not,
+                    series=series,
+                )
+                for members, one in stacked.items()
                 if speed.train_s is not None
             ]
             found.setdefault(entry.trial_id, []).append((speed, stacks))

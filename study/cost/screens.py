@@ -57,7 +57,7 @@ def print_probes(probes: Iterable[SpeedProbe], stacks: Iterable[StackProbe], con
         table.add_row(probe.label, *speeds, str(probe.at_once))
     console.print(table)
     for stack in stacks:
-        gains = f"{stack.gain:.2g} times the images/s of one by one" if stack.gain else "cannot be stacked"
+        gains = f"{stack.gain:.2g} times the images/s of one by one" if stack.gain else stack.why_not
         console.print(f"{stack.label}: {stack.members} together: {gains}", soft_wrap=True)
     start = max(probe.start_s for probe in listed)
     where = ", ".join(dict.fromkeys(probe.hardware for probe in listed))
@@ -100,14 +100,17 @@ def stack_lines(estimate: Estimate) -> list[str]:
 
 
 def _stacked(use: StackUse) -> str:
-    if use.gain is None:
-        how = f"{use.members} together, counted as if alone" if use.members > 1 else "one by one"
-        return f"{how}; what a stack gains is not measured; measure with: transfusion probe STUDY_FILE"
-    times = f"{use.gain:.2g} times the images/s of one by one"
-    if use.members == 1:
-        return f"one by one; the fastest stack that was measured has {times}"
-    hint = "" if use.gain >= 1 or use.is_auto else "; with `stack: auto` they would go one by one"
-    return f"{use.members} together, {times}{hint}"
+    one_by_one = "times the images/s of one by one"
+    if use.gain is not None:
+        best = "one by one" if use.best_size == 1 else f"{use.best_size} together"
+        hint = f"; with `stack: auto` they would go {best}" if use.gain < 1 else ""
+        return f"{use.members} together, {use.gain:.2g} {one_by_one}{hint}"
+    how = f"{use.members} together, counted as if alone" if use.members > 1 else "one by one"
+    if use.best_gain is not None:
+        return f"{how}; the fastest stack that was measured has {use.best_gain:.2g} {one_by_one}"
+    if use.why_not is not None:
+        return f"{how}; a stack that was tried could not be: {use.why_not}"
+    return f"{how}; what a stack gains is not measured; measure with: transfusion probe STUDY_FILE"
 
 
 def misfit_lines(estimate: Estimate) -> list[str]:

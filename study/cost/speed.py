@@ -10,7 +10,7 @@ threads it was given.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -94,9 +94,11 @@ class Measurements:
         self._probes = {(probe.setting, _place(probe)): probe for probe in speeds}
         for probe in speeds:
             self._see(probe.is_gpu, probe.hardware)
-        self._gains: dict[tuple[str, Place], dict[int, float]] = {}
+        self._stacks: dict[tuple[str, Place], list[StackProbe]] = {}
         for stack in (probe for probe in probes if isinstance(probe, StackProbe)):
-            self._gains.setdefault((stack.setting, _place(stack)), {})[stack.members] = stack.gain
+            before = self._stacks.get((stack.setting, _place(stack)), [])
+            of_series = [one for one in before if one.series == stack.series]
+            self._stacks[stack.setting, _place(stack)] = [*of_series, stack]
 
     def hardware(self, *, is_gpu: bool) -> list[str]:
         """Return the hardware of a kind that anything was measured on, the newest measured last."""
@@ -116,9 +118,9 @@ class Measurements:
         }
         return Speed(**parts)
 
-    def stack_gains(self, spec: TrialSpec, place: Place) -> Mapping[int, float]:
-        """Return the images/s of stacks by those of their members one by one, by the number of members."""
-        return self._gains.get((setting_of(spec) or "", place), {})
+    def stacks(self, spec: TrialSpec, place: Place) -> Sequence[StackProbe]:
+        """Return the stacks of trials like this one that were last probed at a place."""
+        return self._stacks.get((setting_of(spec) or "", place), ())
 
     def start_s(self, place: Place) -> float | None:
         """Return the seconds until a worker is ready, as last probed at a place."""

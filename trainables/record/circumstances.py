@@ -22,7 +22,7 @@ class Spent:
         threads: of the CPU.
         stacked: with how many others, at most, it was trained at once; its seconds are its share of theirs.
         processes: that shared its batches.
-        is_compiled: its network was (`trainables.compiling`); the seconds of that are left out.
+        is_compiled: its network was to be (`trainables.compiling`); the seconds of that are left out.
     """
 
     images_trained: int

@@ -40,7 +40,8 @@ def _kept(store: Store, run_id: str, ref: CheckpointRef) -> Path | None:
     try:
         with only_one(path):
             if _is_whole(path, ref.sha256):
-                os.utime(path)
+                with suppress(OSError):  # of another user, or just deleted: then it is fetched again
+                    os.utime(path)
                 return path
             with (
                 store.artifact(run_id, ref.path) as file,
@@ -65,11 +66,12 @@ def _make_room(newest: Path) -> None:
     """Delete what was not used for longest; who reads it has it open, or fetches it again."""
     found = []
     for path in newest.parent.glob("*.safetensors"):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             found.append((path.stat().st_mtime, path.stat().st_size, path))
     n_bytes = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if n_bytes <= MOST_BYTES or path == newest:
             return
-        path.unlink(missing_ok=True)
-        n_bytes -= size
+        with suppress(OSError):  # of another user
+            path.unlink(missing_ok=True)
+            n_bytes -= size

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from functools import partial
 from typing import Any, get_args, get_type_hints
 
@@ -46,12 +46,15 @@ def _probe(text: str) -> Probe | None:
         kind = _KINDS[content.pop("kind")]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    is_sound = content.keys() == {field.name for field in fields(kind)} and _have_types(content, kind)
+    known = {field.name for field in fields(kind)}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}  # others came later
+    is_sound = needed <= content.keys() <= known and _have_types(content, kind)
     return kind(**content) if is_sound else None
 
 
 def _have_types(content: Mapping[str, Any], kind: type) -> bool:
-    return all(_is(content[name], wanted) for name, wanted in get_type_hints(kind).items())
+    types = get_type_hints(kind)
+    return all(_is(value, types[name]) for name, value in content.items())
 
 
 def _is(value: object, wanted: Any) -> bool:
