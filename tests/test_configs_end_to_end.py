@@ -7,6 +7,7 @@ trials are taken that every value of every axis occurs, with all that they start
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from analysis.networks.perturbation import PerturbationSettings
 from analysis.pipeline import analyze
 from analysis.results import Options, StudyFacts
 from study.config import parse_study
@@ -197,6 +199,9 @@ def test_a_configuration_runs_from_its_study_file_to_its_report(
     monkeypatch.setenv("TRANSFUSION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("trainables.pretrained.load_weights", random_weights)
     monkeypatch.setattr("analysis.jobs.weights.line_alphas", lambda: (0.0, 0.5, 1.0))
+    monkeypatch.setattr("analysis.jobs.explanations.IMAGES_OF_A_CHECK", 2)
+    few = partial(PerturbationSettings, n_iterations=3)
+    monkeypatch.setattr("analysis.networks.perturbation.PerturbationSettings", few)
     miniature = Miniature(yaml.safe_load(file.read_text()))
     for name in miniature.datasets:
         write_miniature(name, tmp_path / "data")
