@@ -145,7 +145,7 @@ MISTAKES: list[tuple[str, str, int, str]] = [
     ("set: {init: mean_var}", "set: {init: mean_var, transfusion_depth: 1}", 26, "include[0].set.transfusion_depth has no effect without init: transfusion"),
     ("set: {init: mean_var}", "set: {ini: mean_var}", 26, "include[0].set.ini is no axis; did you mean 'init'?"),
     # How it is run and analysed
-    ("  cpu: 1\n", "  cpus: 1\n", 29, "resources.cpus is not a field of resources; did you mean 'cpu'? (fields: cpu, gpu, slots, stack, by_"),
+    ("  cpu: 1\n", "  cpus: 1\n", 29, "resources.cpus is not a field of resources; did you mean 'cpu'? (fields: cpu, gpu, slots, stack, com"),
     ("  cpu: 1\n", "  gpu: 1.5\n", 29, "resources.gpu must be a fraction below 1 or a whole number, got 1.5"),
     ("  cpu: 1\n", "  slots: 0\n", 29, "resources.slots must be at least 1, got 0"),
     ("{cbr_small: {", "{cbr_smal: {", 30, "resources.by_architecture: a key must be one of "),
