@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,14 @@ architecture: cbr_tiny
 dataset: {from: digits_5_9, size_px: 16}
 training: {steps: 100000, batch_size: 16, evaluation: {points: 1000}}
 """
+
+
+@pytest.fixture(autouse=True)
+def hangups_are_heard() -> Iterator[None]:
+    """Programs that are started here hear them, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
