@@ -14,7 +14,7 @@ from study.cost.counts import OperationCounts
 from study.cost.sharing import gpu_share
 from study.exclusion import Exclusion
 from study.search.section import SearchSection, Setting
-from study.sections import ArchitectureResources, Study
+from study.sections import Study
 from trainables.errors import SpecError, StudyFileError, WeightsError
 from trainables.identity import cell_id, trial_id
 from trainables.resolution import file_digest, n_transfused, with_seed
@@ -340,14 +340,9 @@ class _Expander:
         return PlannedTrial(spec, identity, axes, tuple(parents), is_source, self._resources(spec))
 
     def _resources(self, spec: TrialSpec) -> Resources:
-        section = self._study.resources
-        own = section.by_architecture.get(spec.architecture.name, ArchitectureResources())
-        gpu = section.gpu if own.gpu is None else own.gpu
-        return Resources(
-            cpu=section.cpu if own.cpu is None else own.cpu,
-            gpu=self._share(spec) if gpu == "auto" else gpu,
-            is_compiled=section.compile if own.compile is None else own.compile,
-        )
+        given = self._study.resources.given_to(spec.architecture.name)
+        gpu = self._share(spec) if given.gpu == "auto" else given.gpu
+        return Resources(given.cpu, gpu, is_compiled=given.compile)
 
 
 def _excluded(

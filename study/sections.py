@@ -7,7 +7,7 @@ only, and then `study.grid` makes trial specs of them.
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -77,6 +77,14 @@ class ArchitectureResources(SpecModel):
     compile: bool | None = None
 
 
+class GivenResources(NamedTuple):
+    """What the trials of one architecture get, as the file has it."""
+
+    cpu: float
+    gpu: float | Literal["auto"]
+    compile: bool
+
+
 def _known_architectures(table: dict[str, ArchitectureResources]) -> dict[str, ArchitectureResources]:
     for name in table:
         if name not in ARCHITECTURES and "/" not in name:
@@ -111,31 +119,39 @@ class ResourcesSection(SpecModel):
 
     @model_validator(mode="after")
     def _check(self) -> "ResourcesSection":
-        is_chosen = "auto" in (self.gpu, *(own.gpu for own in self.by_architecture.values()))
-        if self.stack != 1 and is_chosen:
+        if self.stack != 1 and self.is_share_chosen:
             raise ValueError(
                 "gpu: auto is the share that one trial needs, and a stack needs that of all its members; "
                 "give gpu as a number, or leave out stack"
             )
-        all_of_them = [ArchitectureResources(), *self.by_architecture.values()]
-        gpus_of_compiled = [
-            self.gpu if own.gpu is None else own.gpu
-            for own in all_of_them
-            if (self.compile if own.compile is None else own.compile)
-        ]
-        is_shared = any(gpu != "auto" and gpu > 1 for gpu in gpus_of_compiled)
-        if is_shared or (gpus_of_compiled and self.stack != 1):
+        given = [self.given_to(name) for name in ("", *self.by_architecture)]
+        compiled = [one for one in given if one.compile]
+        is_shared = any(one.gpu != "auto" and one.gpu > 1 for one in compiled)
+        if is_shared or (compiled and self.stack != 1):
             raise ValueError(
                 "compile is for trials that are trained one by one, on one GPU or none; "
                 "leave it out, or stack and gpu: 2 and more"
             )
         return self
 
+    def given_to(self, architecture: str) -> "GivenResources":
+        """Return what the trials of an architecture get, its exceptions included."""
+        own = self.by_architecture.get(architecture, ArchitectureResources())
+        return GivenResources(
+            cpu=self.cpu if own.cpu is None else own.cpu,
+            gpu=self.gpu if own.gpu is None else own.gpu,
+            compile=self.compile if own.compile is None else own.compile,
+        )
+
     @property
     def wants_shares(self) -> bool:
         """Whether GPUs are to be shared by a memory that the file does not say."""
-        is_wanted = "auto" in (self.gpu, *(own.gpu for own in self.by_architecture.values()))
-        return is_wanted and self.gpu_memory_gb is None
+        return self.is_share_chosen and self.gpu_memory_gb is None
+
+    @property
+    def is_share_chosen(self) -> bool:
+        """Whether the file says `auto` of any GPUs."""
+        return "auto" in (self.gpu, *(own.gpu for own in self.by_architecture.values()))
 
 
 class PriceSection(SpecModel):

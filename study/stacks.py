@@ -40,7 +40,11 @@ class StackLimits:
     def size(self, n_trials: int) -> int:
         """Return how many of so many trials go together; 1 is none."""
         most = min(self.most, n_trials)
-        return best_size({n: gain for n, gain in self.gains.items() if n <= most}) if self.is_auto else most
+        return self.best_size(most) if self.is_auto else most
+
+    def best_size(self, n_trials: int) -> int:
+        """Return how many of so many trials go together best, as far as that was measured."""
+        return best_size({size: gain for size, gain in self.gains.items() if size <= n_trials})
 
     def gain(self, size: int) -> float | None:
         """Return the gain of a stack, of the next smaller one that was measured; None if there is none."""
@@ -168,7 +172,7 @@ def stack_uses(limits: Mapping[str, StackLimits], *, n_slots: int | None) -> dic
             len(alike),
             members,
             limit.gain(members),
-            best_size({n: gain for n, gain in limit.gains.items() if n <= share}),
+            limit.best_size(share),
             max(limit.gains.values(), default=None),
             limit.why_not,
         )

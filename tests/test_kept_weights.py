@@ -13,6 +13,7 @@ from tests.conftest import tiny_trial
 from tests.test_trial import find, finish
 from trainables.errors import CheckpointError
 from trainables.record import RecordReader, Store, TrialRecord, kept_weights
+from trainables.record.store import Artifacts
 
 
 @pytest.fixture
@@ -31,16 +32,16 @@ def record(store: Store) -> TrialRecord:
 def fetched(monkeypatch: pytest.MonkeyPatch, record: TrialRecord) -> list[str]:
     """What was downloaded, from a store that lies elsewhere."""
     paths: list[str] = []
-    artifact = Store.artifact
+    downloaded = Artifacts.downloaded
 
     @contextmanager
-    def noted(store: Store, run_id: str, path: str) -> Iterator[Path]:
+    def noted(artifacts: Artifacts, path: str) -> Iterator[Path]:
         paths.append(path)
-        with artifact(store, run_id, path) as file:
+        with downloaded(artifacts, path) as file:
             yield file
 
-    monkeypatch.setattr(Store, "artifact", noted)
-    monkeypatch.setattr(Store, "is_local", lambda store, run_id: False)
+    monkeypatch.setattr(Artifacts, "downloaded", noted)
+    monkeypatch.setattr(Artifacts, "are_local", False)
     return paths
 
 

@@ -54,16 +54,14 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
     Raises:
         CheckpointError: the file is missing, truncated or altered.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path.name}: the checkpoint file is missing")
     try:
-        found = digest(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise CheckpointError(f"{path.name}: the checkpoint file is missing") from None
-    if sha256 is not None and found != sha256:
-        raise CheckpointError(
-            f"{path.name}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; "
-            "the checkpoint is truncated or altered"
-        )
-    try:
+        if sha256 is not None and (found := digest(path)) != sha256:
+            raise CheckpointError(
+                f"{path.name}: expected SHA-256 {sha256[:12]}…, found {found[:12]}…; "
+                "the checkpoint is truncated or altered"
+            )
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             if not isinstance(facts, dict):
@@ -74,7 +72,7 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Contents:
     # A header that was written by others can hold what torch has no type for, or JSON that never ends. A
     # file that has its digest is whole: then it is this machine that lacks memory, or a disk that fails.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
-        is_gone = isinstance(error, FileNotFoundError)
+        is_gone = isinstance(error, FileNotFoundError)  # meanwhile
         if sha256 is not None and isinstance(error, OSError | MemoryError) and not is_gone:
             raise
         raise CheckpointError(f"{path.name}: not a readable safetensors file ({error})") from None

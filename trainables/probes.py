@@ -4,20 +4,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class SpeedProbe:
-    """How fast trials of one setting are on one machine, with as many beside them as the study runs at once.
+class SettingProbe:
+    """What was measured of trials of one setting, on one machine, as many at once as the study runs.
 
     Attributes:
         setting: what decides the speed, as `study.cost.setting` writes it.
         label: of the network, for people.
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU.
-        at_once: trials on the cluster at the same time.
-        is_compiled: networks were asked to be.
-        gpu_memory_gb: of the GPU, 10^9 bytes.
-        train_s, score_s: seconds per image; None if it did not fit the GPU.
-        overhead_s: seconds per trial besides: opening its run, building the network, storing.
-        start_s: seconds until a worker is ready for its first trial.
+        at_once: trials, or stacks of them, on the cluster at the same time.
     """
 
     setting: str
@@ -26,6 +21,20 @@ class SpeedProbe:
     is_gpu: bool
     threads: int
     at_once: int
+
+
+@dataclass(frozen=True)
+class SpeedProbe(SettingProbe):
+    """How fast trials are.
+
+    Attributes:
+        is_compiled: networks were asked to be.
+        gpu_memory_gb: of the GPU, 10^9 bytes.
+        train_s, score_s: seconds per image; None if it did not fit the GPU.
+        overhead_s: seconds per trial besides: opening its run, building the network, storing.
+        start_s: seconds until a worker is ready for its first trial.
+    """
+
     gpu_memory_gb: float | None
     train_s: float | None
     score_s: float | None
@@ -35,11 +44,10 @@ class SpeedProbe:
 
 
 @dataclass(frozen=True)
-class StackProbe:
-    """How fast trials of one setting are on one machine when they are trained together.
+class StackProbe(SettingProbe):
+    """How fast trials are when they are trained together.
 
     Attributes:
-        setting, label, hardware, is_gpu, threads, at_once: as of a `SpeedProbe`; at once are stacks.
         members: trials in a stack.
         alone_s: seconds per image of one trial alone, just before.
         stacked_s: seconds of the stack per image, those of all members counted; None if there was none.
@@ -47,12 +55,6 @@ class StackProbe:
         series: what the sizes that were measured after each other have in common.
     """
 
-    setting: str
-    label: str
-    hardware: str
-    is_gpu: bool
-    threads: int
-    at_once: int
     members: int
     alone_s: float
     stacked_s: float | None

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -31,7 +31,7 @@ from study.sections import Study
 from study.stacks import sizes_to_measure, stack_limits
 from study.tuning import worker_config
 from trainables.datasets.spec import DatasetSpec
-from trainables.probes import SizesProbe, SpeedProbe, StackProbe
+from trainables.probes import SettingProbe, SizesProbe, SpeedProbe, StackProbe
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
 
@@ -133,42 +133,64 @@ def _probe_alike(
             except RayError as error:
                 notices.append(f"{spec.cell_label}: cannot be measured: {last_line(error)}")
                 continue
-            where = {
-                "setting": setting_of(spec) or "",
-                "label": setting_label(spec),
-                "hardware": place["hardware"],
-                "is_gpu": place["is_gpu"],
-                "threads": max(1, int(resources.cpu)),
-                "at_once": n_workers,
-            }
-            stacked = measured.pop("stacked")
             notices += [f"{setting_label(spec)}: {notice}" for notice in measured.pop("notices")]
-            speed = SpeedProbe(
-                **where,
-                gpu_memory_gb=place["gpu_memory_gb"],
-                start_s=start_s,
-                is_compiled=resources.is_compiled,
-                **measured,
+            probes = _as_probes(
+                measured, spec, resources, place, at_once=n_workers, start_s=start_s, series=series
             )
-            stacks = [
-                StackProbe(
-                    **where,
-                    members=members,
-                    alone_s=speed.train_s,
-                    stacked_s=one.seconds,
-                    why_not=one.why_not,
-                    series=series,
-                )
-                for members, one in stacked.items()
-                if speed.train_s is not None
-            ]
-            found.setdefault(entry.trial_id, []).append((speed, stacks))
+            found.setdefault(entry.trial_id, []).append(probes)
         for of_setting in found.values():
             speeds, stacks_of_each = zip(*of_setting, strict=True)
             measured_by_all = zip(*stacks_of_each, strict=False)
             yield _middle(speeds), [_middle_of_stacks(alike) for alike in measured_by_all]
     for one in workers:
         ray.kill(one)
+
+
+def _as_probes(
+    measured: dict[str, Any],
+    spec: TrialSpec,
+    resources: Resources,
+    place: Mapping[str, Any],
+    *,
+    at_once: int,
+    start_s: float,
+    series: str,
+) -> tuple[SpeedProbe, list[StackProbe]]:
+    """Return what a worker measured as it is stored.
+
+    Args:
+        measured: fields of `study.cost.measuring.Measured` but its notices.
+        place: as `_Worker.place` tells it.
+    """
+    where = SettingProbe(
+        setting=setting_of(spec) or "",
+        label=setting_label(spec),
+        hardware=place["hardware"],
+        is_gpu=place["is_gpu"],
+        threads=max(1, int(resources.cpu)),
+        at_once=at_once,
+    )
+    stacked = measured.pop("stacked")
+    speed = SpeedProbe(
+        **vars(where),
+        gpu_memory_gb=place["gpu_memory_gb"],
+        start_s=start_s,
+        is_compiled=resources.is_compiled,
+        **measured,
+    )
+    stacks = [
+        StackProbe(
+            **vars(where),
+            members=members,
+            alone_s=speed.train_s,
+            stacked_s=one.seconds,
+            why_not=one.why_not,
+            series=series,
+        )
+        for members, one in stacked.items()
+        if speed.train_s is not None
+    ]
+    return speed, stacks
 
 
 def _n_alike(entries: Sequence[PlanEntry], study: Study) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from study.cost.setting import setting_of
 from study.cost.splits import KnownSizes
-from trainables.probes import Probe, SizesProbe, SpeedProbe, StackProbe
+from trainables.probes import Probe, SettingProbe, SizesProbe, SpeedProbe, StackProbe
 from trainables.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Measurements:
         return self._samples.setdefault((setting, place), _Samples())
 
 
-def _place(probe: SpeedProbe | StackProbe) -> Place:
+def _place(probe: SettingProbe) -> Place:
     is_compiled = isinstance(probe, SpeedProbe) and probe.is_compiled
     return Place(probe.hardware, 0 if probe.is_gpu else probe.threads, is_compiled)
 

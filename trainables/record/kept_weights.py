@@ -10,7 +10,7 @@ from trainables.checkpoints import digest
 from trainables.datasets.cache import cache_folder, new_cache_file, only_one
 from trainables.errors import DataError
 from trainables.record.pointers import CheckpointRef
-from trainables.record.store import Store
+from trainables.record.store import Artifacts, Store
 
 # Beyond that, those that were not used for longest are deleted.
 MOST_BYTES = 10**10
@@ -26,15 +26,16 @@ def kept_artifact(store: Store, run_id: str, ref: CheckpointRef) -> Iterator[Pat
         CheckpointError: the artifact is not there.
         TrackingError: the store cannot be used now.
     """
-    kept = None if store.is_local(run_id) else _kept(store, run_id, ref)
+    artifacts = store.artifacts_of(run_id)
+    kept = None if artifacts.are_local else _kept(artifacts, ref)
     if kept is not None:
         yield kept
         return
-    with store.artifact(run_id, ref.path) as file:
+    with artifacts.downloaded(ref.path) as file:
         yield file
 
 
-def _kept(store: Store, run_id: str, ref: CheckpointRef) -> Path | None:
+def _kept(artifacts: Artifacts, ref: CheckpointRef) -> Path | None:
     """Return the file, fetched unless it is there whole; None if it cannot be kept."""
     path = cache_folder() / "weights" / f"{ref.sha256}.safetensors"
     try:
@@ -44,7 +45,7 @@ def _kept(store: Store, run_id: str, ref: CheckpointRef) -> Path | None:
                     os.utime(path)
                 return path
             with (
-                store.artifact(run_id, ref.path) as file,
+                artifacts.downloaded(ref.path) as file,
                 file.open("rb") as fetched,
                 new_cache_file(path) as stream,
             ):

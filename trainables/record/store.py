@@ -62,6 +62,11 @@ class Artifacts:
     run_id: str
     repository: ArtifactRepository
 
+    @property
+    def are_local(self) -> bool:
+        """Whether they lie in a folder of this machine."""
+        return isinstance(self.repository, LocalArtifactRepository)
+
     def upload(self, file: Path, *, folder: str | None = None) -> str:
         """Upload a file, check that all of it arrived, and return its artifact path.
 
@@ -229,14 +234,13 @@ class Store:
             run.info.run_id, get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
         )
 
-    def is_local(self, run_id: str) -> bool:
-        """Say whether the artifacts of a run lie in a folder of this machine.
+    def artifacts_of(self, run_id: str) -> Artifacts:
+        """Return the artifacts of the run of an id.
 
         Raises:
             TrackingError: the store cannot be used now.
         """
-        run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
-        return isinstance(self.artifacts(run).repository, LocalArtifactRepository)
+        return self.artifacts(persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id)))
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path]:
@@ -246,8 +250,7 @@ class Store:
             CheckpointError: the artifact is not there.
             TrackingError: the store cannot be used now.
         """
-        run = persistently(f"reading run {run_id}", lambda: self.client.get_run(run_id))
-        with self.artifacts(run).downloaded(path) as file:
+        with self.artifacts_of(run_id).downloaded(path) as file:
             yield file
 
 
