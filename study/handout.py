@@ -11,8 +11,9 @@ from ray import tune
 from study.budget import Budget, BudgetCallback, Use
 from study.config import Study
 from study.cost.counts import OperationCounts
+from study.cost.estimate import TrialCost
 from study.cost.foresight import expect, measurements_of
-from study.cost.priorities import priorities
+from study.cost.priorities import Priorities
 from study.cost.slots import Capacity, count_slots
 from study.cost.speed import Measurements
 from study.dispatch import Dispatcher, Supply, has_diverged
@@ -118,7 +119,6 @@ class Handout:
             marks = {one: {k: v for s in supplies for k, v in s.marks(one).items()} for one in ids}
             return worker_config(entries, study, run.store, marks)
 
-        lengths = _lengths(plan, study, measured)
         told: list[Supply] = [*supplies]
         wanted = [entry.trial.resources for entry in plan.entries]
         wanted += [search.cell.as_written().resources for search in plan.searches]
@@ -128,7 +128,7 @@ class Handout:
             resume_step=archive.resume_step,
             lost_workers=study.failures.lost_workers,
             keep_failed=keep_failed,
-            length_of=lambda entry: lengths.get(entry.trial_id, 0.0),
+            length_of=_priorities(plan, study, measured).of,
             supplies=told,
             why_not=budget.why_not,
             n_fit=lambda: _n_fit(wanted, study),
@@ -170,14 +170,20 @@ def _n_fit(wanted: Sequence[Resources], study: Study) -> float:
     return n_slots + 1 if os.environ.get("RAY_ADDRESS") else n_slots
 
 
-def _lengths(plan: Plan, study: Study, measured: Measurements) -> Mapping[str, float]:
+def _priorities(plan: Plan, study: Study, measured: Measurements) -> Priorities:
     """Return how long each trial and those that wait for it take, in seconds where these are known."""
-    if all(entry.state == State.DONE for entry in plan.entries):
-        return {}
+
+    counts: OperationCounts | None = None
     expected = expect(plan, study, measured)
     if expected.n_unknown:  # only then operations count, and counting them takes a while
-        expected = expect(plan, study, measured, counts=OperationCounts())
-    return priorities(plan, expected)
+        counts = OperationCounts()
+        expected = expect(plan, study, measured, counts=counts)
+
+    def cost_of(entry: PlanEntry) -> TrialCost:
+        alone = Plan(plan.study, (entry,), excluded=(), n_merged=0)
+        return expect(alone, study, measured, counts=counts).trials[entry.trial_id]
+
+    return Priorities(expected, cost_of)
 
 
 def _keep(run: StudyRun, used: Use) -> None:

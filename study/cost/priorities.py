@@ -1,28 +1,44 @@
 """Which trial should go first: the one with the longest chain behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from study.cost.estimate import Estimate, TrialCost
-from study.plan import Plan
+from study.plan import PlanEntry
 from study.timetable import remaining_seconds
 
 
-def priorities(plan: Plan, estimate: Estimate) -> Mapping[str, float]:
-    """Return the length of the longest chain that starts with each open trial of a plan, itself included.
+class Priorities:
+    """The length of the longest chain that starts with a trial, itself included.
 
-    In seconds; if any trial's are unknown, in FLOPs for all; else in images trained; else 1 for each.
+    In seconds; if those of any open trial are unknown, in FLOPs for all; else in images trained; else 1 for
+    each.
+
+    Args:
+        expected: of all that is open, what is announced included.
+        cost_of: estimates a trial that is decided on later; no other waits for such a one.
     """
-    costs = {entry.trial_id: estimate.trials[entry.trial_id] for entry in plan.entries}
-    lengths = _lengths({trial_id: cost for trial_id, cost in costs.items() if cost.is_open})
-    return remaining_seconds(lengths, estimate.parents)
+
+    def __init__(self, expected: Estimate, cost_of: Callable[[PlanEntry], TrialCost]) -> None:
+        self._measure, lengths = _lengths(expected.open_trials)
+        self._found = remaining_seconds(lengths, expected.parents)
+        self._cost_of = cost_of
+
+    def of(self, entry: PlanEntry) -> float:
+        """Return the length; 0 if nothing is known of a trial that was decided on later."""
+        if entry.trial_id not in self._found:
+            self._found[entry.trial_id] = self._measure(self._cost_of(entry)) or 0.0
+        return self._found[entry.trial_id]
 
 
-def _lengths(costs: Mapping[str, TrialCost]) -> dict[str, float]:
+Measure = Callable[[TrialCost], float | None]
+
+
+def _lengths(costs: Mapping[str, TrialCost]) -> tuple[Measure, dict[str, float]]:
     for measure in (_seconds, _flops, _images):
         known = {trial_id: length for trial_id, c in costs.items() if (length := measure(c)) is not None}
         if len(known) == len(costs):
-            return known
-    return dict.fromkeys(costs, 1.0)
+            return measure, known
+    return _one, dict.fromkeys(costs, 1.0)
 
 
 def _seconds(cost: TrialCost) -> float | None:
@@ -35,3 +51,7 @@ def _flops(cost: TrialCost) -> float | None:
 
 def _images(cost: TrialCost) -> float | None:
     return cost.left.images_trained
+
+
+def _one(cost: TrialCost) -> float:
+    return 1.0
