@@ -22,6 +22,7 @@ CPU = torch.device("cpu")
 def in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRAIN_S", "SCORE_S", "WHOLE_S"):
         monkeypatch.setattr(measuring, name, 0.2)
+    monkeypatch.setattr(measuring, "MOST_IMAGES", 64)
 
 
 def measured(store: Store, spec: TrialSpec) -> Measured:

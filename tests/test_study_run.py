@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from study.config import load_study
+from study.plan import make_plan
+from study.tuning import worker_config
 from trainables.record import RecordReader, Store, TrialRecord, open_store
+from trainables.spec import RunOptions
+from trainables.trial import run_trial
 
 STUDY = """
 name: {name}
@@ -94,7 +99,9 @@ def final_weights(store: Store, record: TrialRecord) -> dict[str, torch.Tensor]:
     return RecordReader(store).weights(record, "final")
 
 
-def test_a_study_runs_resumes_grows_and_shares(store: Store, tmp_path: Path) -> None:
+def test_a_study_runs_resumes_grows_shares_and_leaves_what_cannot_be_run(
+    store: Store, tmp_path: Path
+) -> None:
     file = write_study(tmp_path)
     planned = json.loads(transfusion("plan", file, "--json"))
     assert [row["state"] for row in planned].count("waiting") == 2
@@ -116,11 +123,22 @@ def test_a_study_runs_resumes_grows_and_shares(store: Store, tmp_path: Path) -> 
     assert len(grown) == 7
     assert {label: grown[label] for label in first} == first
 
-    # Another study that shares trials: they are reused, and found as its own.
-    output = transfusion("run", write_study(tmp_path, name="other", inits="random", seeds=3))
-    assert "1 trials ran, 2 were done before" in output
-    assert len(by_label(store)) == 8
-    assert len(RecordReader(store).trials("other")) == 3
+    # Another study that shares trials: they are reused, and found as its own. Its pretraining fails: who
+    # starts from it is not run, with the reason, and the rest goes on.
+    output = transfusion("run", write_study(tmp_path, name="other", seeds=3, source_lr="1.0e+30"), expect=3)
+    others = RecordReader(store).trials("other")
+    assert {record.spec.label: record.status for record in others} == {
+        "cbr_tiny · random · digits 0–4 · seed 0": "failed",
+        "cbr_tiny · random · digits 5–9 · seed 0": "finished",
+        "cbr_tiny · random · digits 5–9 · seed 1": "finished",
+        "cbr_tiny · random · digits 5–9 · seed 2": "finished",
+    }
+    assert len({record.run_id for record in others} - {record.run_id for record in grown.values()}) == 2
+    assert (
+        "cbr_tiny · pretrained · digits 5–9 · seed 2: "
+        "its source failed: cbr_tiny · random · digits 0–4 · seed 0: train_loss became"
+    ) in output
+    assert "ended with 1 failed and 3 not run" in output
     assert "study other" in {run.info.run_name for run in store.search("kind", "study")}
 
     status = transfusion("status", "study")
@@ -138,23 +156,6 @@ def test_trials_of_a_stack_go_to_one_worker_and_end_one_by_one(store: Store, tmp
     # The pretraining, on other data, has its worker for itself.
     assert companions.count(0) >= 1
     assert output.count("] finished ") == 10
-
-
-def test_a_failed_pretraining_leaves_its_children_with_the_reason_and_the_rest_goes_on(
-    store: Store, tmp_path: Path
-) -> None:
-    output = transfusion("run", write_study(tmp_path, source_lr="1.0e+30"), expect=3)
-    records = by_label(store)
-    assert {label: record.status for label, record in records.items()} == {
-        "cbr_tiny · random · digits 0–4 · seed 0": "failed",
-        "cbr_tiny · random · digits 5–9 · seed 0": "finished",
-        "cbr_tiny · random · digits 5–9 · seed 1": "finished",
-    }
-    assert (
-        "not run: cbr_tiny · pretrained · digits 5–9 · seed 0; cbr_tiny · pretrained · digits 5–9 · seed 1: "
-        "its source failed: cbr_tiny · random · digits 0–4 · seed 0: train_loss became"
-    ) in output
-    assert "ended with 1 failed and 2 not run" in output
 
 
 def kill_everything(process: subprocess.Popen[str]) -> None:
@@ -194,6 +195,16 @@ def wait_for_trials_in_flight(
     pytest.fail("no trial was in flight in time")
 
 
+def train_here(file: Path, store: Store) -> None:
+    """Train the trials of a study one after the other in this process: without Ray, and undisturbed."""
+    study = load_study(file)
+    for entry in make_plan(study, []).entries:
+        (told,) = worker_config([entry], study, store)["trials"]
+        options = RunOptions.model_validate_json(told["options"])
+        *_, last = run_trial(entry.trial.spec, store=store, options=options, data_root=None)
+        assert last.status == "finished", last.cause
+
+
 def test_a_killed_study_goes_on_and_ends_bit_equal_to_an_uninterrupted_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +230,7 @@ def test_a_killed_study_goes_on_and_ends_bit_equal_to_an_uninterrupted_one(
 
     monkeypatch.setenv("TRANSFUSION_EXPERIMENT", "uninterrupted")
     undisturbed = open_store(store.uri)
-    transfusion("run", file)
+    train_here(file, undisturbed)
     for label, record in by_label(undisturbed).items():
         expected = final_weights(undisturbed, record)
         found = final_weights(store, after[label])
