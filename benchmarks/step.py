@@ -1,12 +1,13 @@
-"""Where the time of a training step goes, and what compiling the network gains (`resources.compile`).
+"""Where the time of a training step goes, what compiling gains, and what the same bits every time cost.
 
-    python benchmarks/step.py                # three minutes; two of them compile
+    python benchmarks/step.py                # four minutes; two of them compile
 
 A step is the whole of it: the batch is chosen, changed and normalized, sent forward and backward, and the
 optimizer steps, as in a trial (`trainables.training.Training`), on packed images of noise. Printed are images
-per second, plain and compiled by turns (medians of three, their ratio, the seconds that compiling took),
-and of the plain step the largest shares of the operators' own time by torch's profiler; on a GPU of its
-kernels', and the share of the step in which it computes nothing: it waits for the next to be launched.
+per second, plain, compiled (`resources.compile`) and by deterministic kernels (`resources.deterministic`) by
+turns (medians of three, their ratios to plain, the seconds that compiling took), and of the plain step the
+largest shares of the operators' own time by torch's profiler; on a GPU of its kernels', and the share of the
+step in which it computes nothing: it waits for the next to be launched.
 
 It imports torch, torchvision, timm, numpy and pydantic, and no other package of the project's.
 """
@@ -26,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainables.architectures.stages import build_network
 from trainables.datasets.loading import Dataset, Split
+from trainables.determinism import set_determinism
 from trainables.spec import parse_trial
 from trainables.training import Training
 
@@ -74,6 +76,15 @@ def rate(one: Training) -> float:
     return (one.step - first) * one.batch_size / (time.perf_counter() - began)
 
 
+def deterministic_rate(one: Training) -> float:
+    """Return images per second where only kernels are used that give the same bits every time."""
+    set_determinism(True)
+    try:
+        return rate(one)
+    finally:
+        set_determinism(False)
+
+
 def own_times(one: Training) -> Iterator[tuple[str, float]]:
     """Yield operators, on a GPU kernels, and the milliseconds each takes itself of a step, longest first."""
     is_gpu = one.device.type == "cuda"
@@ -96,12 +107,13 @@ def print_case(name: str, size_px: int, batch: int, *, precision: str, device: t
     )
     for one in (plain, compiled):
         one.train_until(WARM_UP_STEPS)
-    turns = [(rate(plain), rate(compiled)) for _ in range(ROUNDS)]
-    of_plain, of_compiled = (median(rates) for rates in zip(*turns, strict=True))
+    turns = [(rate(plain), rate(compiled), deterministic_rate(plain)) for _ in range(ROUNDS)]
+    of_plain, of_compiled, of_deterministic = (median(rates) for rates in zip(*turns, strict=True))
     step_ms = batch / of_plain * 1000
     print(
         f"\n{name}, {size_px} px, batch {batch}: {of_plain:.1f} images/s ({step_ms:.1f} ms a step), compiled "
-        f"{of_compiled:.1f} ({of_compiled / of_plain:.2f}) after {compiled.compiling_seconds:.0f} s"
+        f"{of_compiled:.1f} ({of_compiled / of_plain:.2f}) after {compiled.compiling_seconds:.0f} s, "
+        f"deterministic {of_deterministic:.1f} ({of_deterministic / of_plain:.2f})"
         f"{''.join(f'; {notice}' for notice in compiled.notices)}"
     )
     found = list(own_times(plain))

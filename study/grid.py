@@ -33,11 +33,28 @@ class Resources:
         gpu: GPUs; below 1, trials share one. Where the file says `auto` and the memory of a GPU is not known
             yet, a whole one.
         is_compiled: its network is to be compiled.
+        is_deterministic: a GPU uses only kernels that give the same bits every time.
     """
 
     cpu: float
     gpu: float
     is_compiled: bool = False
+    is_deterministic: bool = False
+
+    @property
+    def processes(self) -> int:
+        """How many share its batches: one per GPU."""
+        return max(1, int(self.gpu))
+
+    @property
+    def threads(self) -> int:
+        """Threads of each of its processes, which share its cores."""
+        return max(1, int(self.cpu / self.processes))
+
+    @property
+    def gpu_share(self) -> float:
+        """The part of each of its GPUs that it gets; 1 without any."""
+        return min(1.0, self.gpu) if self.gpu else 1.0
 
 
 @dataclass(frozen=True)
@@ -342,7 +359,7 @@ class _Expander:
     def _resources(self, spec: TrialSpec) -> Resources:
         given = self._study.resources.given_to(spec.architecture.name)
         gpu = self._share(spec) if given.gpu == "auto" else given.gpu
-        return Resources(given.cpu, gpu, is_compiled=given.compile)
+        return Resources(given.cpu, gpu, is_compiled=given.compile, is_deterministic=given.deterministic)
 
 
 def _excluded(

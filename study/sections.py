@@ -75,6 +75,7 @@ class ArchitectureResources(SpecModel):
     cpu: Positive | None = None
     gpu: Gpus | None = None
     compile: bool | None = None
+    deterministic: bool | None = None
 
 
 class GivenResources(NamedTuple):
@@ -83,6 +84,7 @@ class GivenResources(NamedTuple):
     cpu: float
     gpu: float | Literal["auto"]
     compile: bool
+    deterministic: bool
 
 
 def _known_architectures(table: dict[str, ArchitectureResources]) -> dict[str, ArchitectureResources]:
@@ -103,6 +105,8 @@ class ResourcesSection(SpecModel):
             with the resources of one: a GPU that a small network leaves idle does more. `auto` takes the
             number that `transfusion probe` measured to be fastest, 1 before anything was measured.
         compile: whether torch.compile is to make the kernels of a trial's network, which takes it a while.
+        deterministic: whether GPUs are to use only kernels that give the same bits every time, as processors
+            do anyway; they are slower.
         by_architecture: exceptions.
         gpu_memory_gb: of one GPU, 10^9 bytes, for `auto`; None takes what a record or a probe says.
     """
@@ -112,6 +116,7 @@ class ResourcesSection(SpecModel):
     slots: Annotated[int, Field(ge=1)] | None = None
     stack: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
     compile: bool = False
+    deterministic: bool = False
     by_architecture: Annotated[dict[str, ArchitectureResources], AfterValidator(_known_architectures)] = (
         Field(default_factory=dict)
     )
@@ -141,6 +146,7 @@ class ResourcesSection(SpecModel):
             cpu=self.cpu if own.cpu is None else own.cpu,
             gpu=self.gpu if own.gpu is None else own.gpu,
             compile=self.compile if own.compile is None else own.compile,
+            deterministic=self.deterministic if own.deterministic is None else own.deterministic,
         )
 
     @property

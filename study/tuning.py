@@ -69,10 +69,11 @@ def _options(entry: PlanEntry, study: Study) -> RunOptions:
     resources = entry.trial.resources
     return study.options.model_copy(
         update={
-            # Those of a trial on several GPUs, which has a process for each, share its cores.
-            "threads": max(1, int(resources.cpu / max(1, resources.gpu))),
-            "processes": max(1, int(resources.gpu)),
+            "threads": resources.threads,
+            "processes": resources.processes,
+            "gpu_share": resources.gpu_share,
             "is_compiled": resources.is_compiled,
+            "is_deterministic": resources.is_deterministic,
             **_kept(entry, study),
             "rungs": _rungs(entry, study),
             # Ray does not hide the GPUs of a machine from a trial that asked for none.

@@ -22,11 +22,11 @@ from study.config import parse_study
 from study.plan import Plan, PlanEntry, State, make_plan, read_plan
 from study.search.live import LiveSearches
 from tests.miniatures import folders, tables
-from trainables import starting_point
 from trainables.architectures.catalog import ARCHITECTURES
 from trainables.architectures.reshaping import architecture_of
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.architectures.stages import build_network
+from trainables.datasets.loading import cached_dataset
 from trainables.record import RecordReader, Store, TrialRecord
 from trainables.spec import RunOptions, SourceSpec
 from trainables.trial import run_trial
@@ -255,5 +255,5 @@ def _run(entries: Sequence[PlanEntry], *, store: Store, searches: LiveSearches, 
             marks=searches.marks(entry.trial_id),
         ):
             assert progress.status in ("running", "finished", "reused"), f"{entry.label}: {progress.cause}"
-    starting_point.cached_dataset.cache_clear()
+    cached_dataset.cache_clear()
     gc.collect()

@@ -150,7 +150,7 @@ def test_trials_that_do_not_fit_are_named_once_a_cell(measured: Measurements) ->
     entries = [
         replace(trial(f"t{i}", resources=Resources(1, 0.5), seed=i), cell_label="net") for i in range(3)
     ]
-    text = printed(make(plan_of(*entries), _on_gpu(measured)), PriceSection())
+    text = printed(make(plan_of(*entries), _on_gpu()), PriceSection())
     assert text.count("does not fit") == 1
     assert (
         "does not fit: net: needs 16.0 GB, 0.5 of a GPU of 20.0 GB; its micro-batches will be halved" in text

@@ -1,13 +1,11 @@
 """What the trials of a plan take: per trial, in total, by axis, and on slots."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
 
 import pytest
 
 from study.cost.estimate import Announced, Estimate, announced_ids, estimate
-from study.cost.priorities import priorities
+from study.cost.priorities import Priorities
 from study.cost.slots import Capacity, count_slots
 from study.cost.speed import Measurements
 from study.cost.totals import Amount, totals_by_axis, totals_left
@@ -129,7 +127,7 @@ def test_what_was_not_measured_is_unknown_and_so_is_every_sum_with_it(measured: 
 
 
 def test_money_is_the_hours_by_the_prices_that_are_given(measured: Measurements) -> None:
-    made = make(plan_of(trial("a", resources=Resources(4, 0.5), seed=0)), _on_gpu(measured))
+    made = make(plan_of(trial("a", resources=Resources(4, 0.5), seed=0)), _on_gpu(gpu_share=0.5))
     totals = totals_left(made, PriceSection(gpu_hour=2.0, cpu_hour=0.25))
     hours = SECONDS / 3600
     assert totals.gpu_hours.value == pytest.approx(hours / 2)
@@ -142,9 +140,21 @@ def test_money_is_the_hours_by_the_prices_that_are_given(measured: Measurements)
     assert gpu_only.value == pytest.approx(hours)
 
 
-def _on_gpu(measured: Measurements) -> Measurements:
+def test_another_share_of_a_gpu_was_not_measured() -> None:
+    made = make(plan_of(trial("a", resources=Resources(4, 0.25), seed=0)), _on_gpu(gpu_share=0.5))
+    assert made.n_unknown == 1
+
+
+def _on_gpu(*, gpu_share: float = 1.0) -> Measurements:
     sizes = SizesProbe(*_key(), "digits", 100, 10, 20)  # type: ignore[arg-type]
-    gpu = probed(hardware="A10G", is_gpu=True, gpu_memory_gb=20.0, train_s=1 / 64, score_s=1 / 20)
+    gpu = probed(
+        hardware="A10G",
+        is_gpu=True,
+        gpu_memory_gb=20.0,
+        train_s=1 / 64,
+        score_s=1 / 20,
+        gpu_share=gpu_share,
+    )
     return Measurements([], [sizes, gpu])
 
 
@@ -203,9 +213,7 @@ def test_announced_trials_are_counted_and_wait_for_what_they_come_after(measured
 def test_a_trial_that_needs_more_than_its_part_of_a_gpu_does_not_fit(measured: Measurements) -> None:
     # A batch of 16 keeps 16 GB; the GPU has 20.
     def fits(gpu: float) -> bool:
-        return (
-            make(plan_of(trial("a", resources=Resources(1, gpu), seed=0)), _on_gpu(measured)).trials["a"].fits
-        )
+        return make(plan_of(trial("a", resources=Resources(1, gpu), seed=0)), _on_gpu()).trials["a"].fits
 
     assert [fits(1.0), fits(2.0), fits(0.75)] == [True, True, False]
     assert make(plan_of(trial("a", seed=0)), measured).trials["a"].fits
@@ -252,20 +260,35 @@ def test_slots_are_what_the_resources_allow_and_the_file_permits(
     assert count_slots(resources, at_most=at_most, capacity=capacity) == expected
 
 
+def lengths(plan: Plan, expected: Estimate) -> dict[str, float]:
+    found = Priorities(expected, cost_of=lambda entry: pytest.fail(f"{entry.trial_id} is in the plan"))
+    return {entry.trial_id: found.of(entry) for entry in plan.entries if entry.state != State.DONE}
+
+
 def test_the_longest_chain_goes_first_by_whatever_is_known_of_all(measured: Measurements) -> None:
     long = tiny_trial(training={"steps": 24, "batch_size": 16, "evaluation": {"points": 4}})
     plan = plan_of(trial("source"), trial("child", "source", spec=long, seed=0), trial("lone", seed=0))
-    by_seconds = priorities(plan, make(plan, measured))
+    by_seconds = lengths(plan, make(plan, measured))
     assert by_seconds["lone"] == pytest.approx(SECONDS)
     assert by_seconds["source"] == pytest.approx(by_seconds["child"] + SECONDS)
-    by_flops = priorities(plan, make(plan, Measurements([], [_sizes()])))
+    by_flops = lengths(plan, make(plan, Measurements([], [_sizes()])))
     assert by_flops["lone"] == 192 * 30 + 80 * 10
     assert by_flops["source"] == by_flops["child"] + by_flops["lone"]
-    by_images = priorities(plan, estimate(plan, measured=Measurements(), at_most=2))
+    by_images = lengths(plan, estimate(plan, measured=Measurements(), at_most=2))
     assert by_images == {"source": 576.0, "child": 384.0, "lone": 192.0}
     epochs = tiny_trial(training={"epochs": 2})
     unknown = plan_of(trial("source"), trial("child", "source", spec=epochs, seed=0))
-    assert priorities(unknown, estimate(unknown, measured=Measurements())) == {"source": 2.0, "child": 1.0}
+    assert lengths(unknown, estimate(unknown, measured=Measurements())) == {"source": 2.0, "child": 1.0}
+
+
+@pytest.mark.parametrize("n_known", [0, 1, 2])
+def test_a_trial_that_is_decided_on_later_is_measured_as_the_others_are(
+    n_known: int, measured: Measurements
+) -> None:
+    known = (Measurements(), Measurements([], [_sizes()]), measured)[n_known]
+    plan, later = plan_of(trial("lone", seed=0)), plan_of(trial("later", seed=1))
+    found = Priorities(make(plan, known), lambda entry: make(later, known).trials[entry.trial_id])
+    assert found.of(later.entries[0]) == found.of(plan.entries[0]) > 0
 
 
 def _sizes() -> SizesProbe:
@@ -274,6 +297,4 @@ def _sizes() -> SizesProbe:
 
 def test_a_trial_that_is_done_has_no_priority(measured: Measurements) -> None:
     plan = plan_of(replace(trial("source"), state=State.DONE), trial("child", "source", seed=0))
-    found: Mapping[str, float] = priorities(plan, make(plan, measured))
-    assert list(found) == ["child"]
-    assert found["child"] < inf
+    assert lengths(plan, make(plan, measured)) == {"child": pytest.approx(SECONDS)}

@@ -115,6 +115,11 @@ def test_the_check_sees_imports_inside_functions() -> None:
     assert "analysis.pipeline" not in imports(MODULES["study.cli"], at_import_time_only=True)
 
 
+def test_the_driver_of_a_study_needs_no_torch() -> None:
+    code = "import study.runner, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 # What a machine with GPUs and nothing but torch, torchvision, timm, numpy and pydantic does not have.
 NOT_THERE = ("ray", "mlflow", "pandas", "sklearn", "scipy", "optuna", "rich", "click", "yaml")
 

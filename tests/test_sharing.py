@@ -7,12 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.config import load_study, parse_study
+from study.cost.command import probe_and_print
+from study.cost.probe import Probed
 from study.cost.sharing import MARGIN, MOST_AT_ONCE, gpu_share, with_gpu_memory
 from study.grid import expand
+from study.plan import Plan
 from study.sections import Study
 from tests.conftest import tiny_trial
+from tests.test_speed import probed
 from trainables.errors import StudyFileError, UserError
 from trainables.operations import Operations
+from trainables.record import Store
 from trainables.spec import TrialSpec
 
 TEXT = """
@@ -110,6 +115,24 @@ def test_auto_can_be_meant_for_one_architecture() -> None:
     assert shares(with_gpu_memory(study, {"here": 80.0})) == {"cbr_tiny": 0.125, "resnet18": 1.0}
     plain = load_study(Path(__file__).parent.parent / "configs" / "demo.yaml")
     assert with_gpu_memory(plain, {}) is plain
+
+
+def test_a_probe_that_knows_no_memory_measures_one_trial_first_and_then_all_at_their_shares(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[tuple[str, float]]] = []
+
+    def probe_study(study: Study, plan: Plan, *, store: Store, report: object) -> Probed:
+        trials = [entry.trial for entry in plan.entries]
+        asked.append([(trial.spec.architecture.name, trial.resources.gpu) for trial in trials])
+        speed = probed(hardware="here", is_gpu=True, gpu_memory_gb=0.5)
+        return Probed(speeds=(speed,), stacks=(), sizes=(), notices=())
+
+    monkeypatch.setattr("study.cost.probe.probe_study", probe_study)
+    for _ in range(2):
+        probe_and_print(parse_study(TEXT), lambda *_: None)
+    at_their_shares = [("cbr_tiny", 0.125), ("resnet18", 0.3333)]
+    assert asked == [[("cbr_tiny", 1.0)], at_their_shares, at_their_shares]
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from trainables.datasets.loading import Dataset
+from trainables.datasets.loading import Dataset, cached_dataset
 from trainables.linear_probe import fit_linear_probe
 from trainables.predictions import record_predictions
 from trainables.progress import Progress, Status
 from trainables.record import TrialWriter
 from trainables.spec import RunOptions, TrialSpec
-from trainables.starting_point import cached_dataset, initial_network
+from trainables.starting_point import initial_network
 from trainables.training import Training
 
 

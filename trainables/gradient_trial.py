@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from trainables.checkpoints import Contents
-from trainables.datasets.loading import Dataset
+from trainables.datasets.loading import Dataset, cached_dataset
 from trainables.errors import CheckpointError, NotFiniteError
 from trainables.parallel import ParallelTraining
 from trainables.placement import is_anything_placed
@@ -28,7 +28,7 @@ from trainables.record.circumstances import Spent
 from trainables.restoring import restore
 from trainables.schedules import evaluation_steps
 from trainables.spec import EvaluationSpec, RunOptions, TrialSpec
-from trainables.starting_point import SampleWeights, cached_dataset, importance_weights, initial_network
+from trainables.starting_point import SampleWeights, importance_weights, initial_network
 from trainables.training import Training
 
 
@@ -258,6 +258,8 @@ class GradientTrial:
             stacked=training.most_companions,
             processes=self.options.processes,
             is_compiled=self.options.is_compiled,
+            is_deterministic=self.options.is_deterministic,
+            gpu_share=self.options.gpu_share,
         )
 
     def _facts(self) -> dict[str, float]:

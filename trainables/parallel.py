@@ -152,6 +152,7 @@ class Helpers:
             "device": device.type,
             "meeting": str(meeting),
             "may_fill": may_fill,
+            "is_deterministic": torch.are_deterministic_algorithms_enabled(),
             "processes": processes,
         }
         self._processes = [_start(json.dumps({**told, "rank": rank})) for rank in range(1, processes)]

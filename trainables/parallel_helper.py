@@ -15,11 +15,12 @@ import torch
 
 from trainables.architectures.stages import build_network
 from trainables.batches import Drawn
+from trainables.datasets.loading import cached_dataset
+from trainables.determinism import set_determinism
 from trainables.freezing import set_training_mode
 from trainables.parallel import Part, join
 from trainables.seeding import derive_seed
 from trainables.spec import TrialSpec
-from trainables.starting_point import cached_dataset
 from trainables.training import Training
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     begin = json.loads(told.get())
     rank, device = begin["rank"], torch.device(begin["device"])
     torch.set_num_threads(begin["threads"])
+    set_determinism(begin["is_deterministic"])
     if device.type == "cuda":
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
@@ -57,7 +59,15 @@ def _training(spec: TrialSpec, data_root: Path | None, device: torch.device, *, 
     dataset = cached_dataset(spec.dataset, data_root)
     network = build_network(spec.architecture, n_outputs=dataset.n_outputs, channels=spec.dataset.channels)
     network.module.to(device)
-    training = Training(network, dataset, spec.training, seed=spec.seed, device=device, may_fill=may_fill)
+    training = Training(
+        network,
+        dataset,
+        spec.training,
+        seed=spec.seed,
+        device=device,
+        may_fill=may_fill,
+        has_optimizer=False,
+    )
     set_training_mode(network, spec.training.trainable)
     return training
 

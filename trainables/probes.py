@@ -1,6 +1,6 @@
 """What `transfusion probe` finds out, as data; `trainables.record.probes` keeps it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class SettingProbe:
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU.
         at_once: trials, or stacks of them, on the cluster at the same time.
+        gpu_share, is_compiled, is_deterministic: as the study file asked for.
     """
 
     setting: str
@@ -21,6 +22,9 @@ class SettingProbe:
     is_gpu: bool
     threads: int
     at_once: int
+    gpu_share: float = field(default=1.0, kw_only=True)
+    is_compiled: bool = field(default=False, kw_only=True)
+    is_deterministic: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,6 @@ class SpeedProbe(SettingProbe):
     """How fast trials are.
 
     Attributes:
-        is_compiled: networks were asked to be.
         gpu_memory_gb: of the GPU, 10^9 bytes.
         train_s, score_s: seconds per image; None if it did not fit the GPU.
         overhead_s: seconds per trial besides: opening its run, building the network, storing.
@@ -40,7 +43,6 @@ class SpeedProbe(SettingProbe):
     score_s: float | None
     overhead_s: float | None
     start_s: float
-    is_compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -455,7 +455,9 @@ class RunOptions(CheckpointOptions):
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
         processes: that share every batch of a trial, one per GPU.
+        gpu_share: the part of each GPU that is meant for the trial; nothing enforces it, the record keeps it.
         is_compiled: the passes of the training are compiled, if they can be.
+        is_deterministic: only kernels that give the same bits every time are used.
         rungs: images seen; the first evaluation at or after each is reported at once, its state committed,
             so that whoever waits can end the trial there.
         failures: what is done about what goes wrong.
@@ -464,7 +466,9 @@ class RunOptions(CheckpointOptions):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     processes: Annotated[int, Field(ge=1)] = 1
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     is_compiled: bool = False
+    is_deterministic: bool = False
     rungs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], ListAsTuple] = ()
     failures: FailureOptions = FailureOptions()
 

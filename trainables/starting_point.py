@@ -1,7 +1,6 @@
 """What a trial begins with: its data, its network with initial weights, and the weights of its classes."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from trainables.architectures.spec import ArchitectureSpec
 from trainables.architectures.stages import Network, build_network
-from trainables.datasets.loading import Dataset, load_dataset
-from trainables.datasets.spec import DatasetSpec
+from trainables.datasets.loading import Dataset, cached_dataset
 from trainables.errors import CheckpointError, SpecError
 from trainables.identity import trial_id
 from trainables.importance import class_importance, effective_sample_size
@@ -20,14 +18,6 @@ from trainables.record import RecordReader, Store
 from trainables.seeding import generator, seeded
 from trainables.spec import ImportanceSpec, SourceSpec, TrialSpec
 from trainables.training import Training
-
-DATASETS_KEPT = 4
-
-
-@lru_cache(maxsize=DATASETS_KEPT)
-def cached_dataset(spec: DatasetSpec, data_root: Path | None) -> Dataset:
-    """Load a dataset, or return the one this process holds already."""
-    return load_dataset(spec, data_root=data_root)
 
 
 def initial_network(spec: TrialSpec, dataset: Dataset, *, store: Store, data_root: Path | None) -> Network:

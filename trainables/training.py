@@ -65,6 +65,8 @@ class Training:
             None takes each once an epoch.
         may_fill: whether images may be placed in the memory of a GPU.
         is_compiled: whether the passes of the training are compiled, if they can be.
+        has_optimizer: whether it takes steps itself. Without, it is there two seconds earlier: torch's
+            optimizers import its compiler.
 
     Attributes:
         notices: what went otherwise than asked for, for people.
@@ -84,6 +86,7 @@ class Training:
         sample_weights: np.ndarray | None = None,
         may_fill: bool = True,
         is_compiled: bool = False,
+        has_optimizer: bool = True,
     ) -> None:
         self.network, self.dataset, self.spec, self.seed, self.device = network, dataset, spec, seed, device
         self.may_fill = may_fill
@@ -105,7 +108,8 @@ class Training:
         network.module.to(memory_format=MEMORY_FORMAT)
         freeze(network, spec.trainable)
         set_batch_norm_momentum(network, spec.batch_norm_momentum)
-        self.optimizer = build_optimizer(spec.optimizer, network)
+        if has_optimizer:
+            self.optimizer = build_optimizer(spec.optimizer, network)
         self.selection = Selection(spec.selection_metric)
         self.compiled = Compiled(network.module) if is_compiled else None
         self.notices: list[str] = []

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from trainables.determinism import is_refused, set_determinism
 from trainables.errors import (
     NotFiniteError,
     StaleAttemptError,
@@ -16,7 +17,6 @@ from trainables.errors import (
     TransfusionError,
     UserError,
 )
-from trainables.fitted_trial import BaselineTrial, ProbeTrial
 from trainables.gradient_trial import GradientTrial
 from trainables.parallel import LostHelperError
 from trainables.progress import REPORT_AT_MOST_EVERY_S, Progress, Status, StepsWanted
@@ -43,11 +43,12 @@ class _Trial(Protocol):
     def progress(self, status: Status, *, cause: str | None = None) -> Progress: ...
 
 
-_TRIALS: dict[str, type[GradientTrial] | type[ProbeTrial] | type[BaselineTrial]] = {
-    "gradient": GradientTrial,
-    "linear_probe": ProbeTrial,
-    "fit": BaselineTrial,
-}
+def _trial(spec: TrialSpec, record: TrialWriter, options: RunOptions) -> _Trial:
+    if spec.training.method == "gradient":
+        return GradientTrial(spec, record, options)
+    from trainables.fitted_trial import BaselineTrial, ProbeTrial  # these import scipy, which takes a while
+
+    return (ProbeTrial if spec.training.method == "linear_probe" else BaselineTrial)(spec, record, options)
 
 
 def run_trial(
@@ -89,6 +90,7 @@ def trial_to_drive(
 ) -> Generator[Progress | StepsWanted, None, None]:
     """Do what `run_trial` does, but ask whoever iterates to take the steps (`trainables.together`)."""
     torch.set_num_threads(options.threads)
+    set_determinism(options.is_deterministic)
     device = _device(options)
     environment = describe_environment(device)
     record = TrialWriter.open(
@@ -101,7 +103,7 @@ def trial_to_drive(
         record.finish()  # its process died between its last write and this mark
         yield Progress(0, 0, "finished")
         return
-    trial: _Trial = _TRIALS[spec.training.method](spec, record, options)
+    trial = _trial(spec, record, options)
     try:
         trial.prepare(device, data_root)
         yield from trial.train()
@@ -127,6 +129,11 @@ def trial_to_drive(
         is_diverged = isinstance(error, NotFiniteError)
         is_expected = is_diverged or isinstance(error, UserError)
         cause = without_secrets(str(error) if is_expected else f"{type(error).__name__}: {error}")
+        if options.is_deterministic and is_refused(error):
+            cause = (
+                f"{spec.architecture.name} cannot be trained deterministically here ({cause}); set "
+                f"resources.by_architecture.{spec.architecture.name}.deterministic: false"
+            )
         if is_diverged:
             record.log_tag(names.DIVERGED, "yes")
         record.fail(cause, details=None if is_expected else traceback.format_exc())

@@ -12,8 +12,6 @@ from ray import tune
 from trainables.progress import Progress
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions, TrialSpec
-from trainables.together import run_together
-from trainables.trial import trial_to_drive
 
 
 class TransfusionTrainable(tune.Trainable):
@@ -49,6 +47,10 @@ class TransfusionTrainable(tune.Trainable):
         self._reports.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
+        # torch takes seconds to import, and the driver, which knows this class, needs none of it.
+        from trainables.together import run_together
+        from trainables.trial import trial_to_drive
+
         root = os.environ.get("TRANSFUSION_DATA")
         self._open = {one["trial_id"] for one in config["trials"]}
         self._reports = run_together(

@@ -1,14 +1,16 @@
 """What `transfusion plan` and `transfusion status` print of a study and its cost."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from study.cost.counts import OperationCounts
-from study.cost.estimate import Estimate
+from study.cost.estimate import CLOSED, Estimate
 from study.cost.foresight import expect, measurements_of, shared_gpus
 from study.cost.screens import cost_content, print_cost, print_probes
+from study.cost.setting import setting_of
 from study.cost.speed import Measurements
 from study.plan import Plan, make_plan, plan_rows
 from study.screens import plain_console, print_plan
@@ -17,7 +19,7 @@ from trainables.errors import TrackingError
 from trainables.tracking_uri import store_is_absent
 
 if TYPE_CHECKING:
-    from study.cost.probe import Report  # these import ray
+    from study.cost.probe import Probed, Report  # these import ray
     from study.progress import StudyDisplay
     from trainables.record import RecordReader, Store  # which imports MLflow
 
@@ -77,18 +79,35 @@ def probe_and_print(study: Study, report: "Report") -> None:
     Raises:
         UserError: the store or the cluster cannot be used.
     """
-    from study.cost.probe import probe_study
-    from trainables.record import RecordReader, open_store
-    from trainables.record.probes import write_probes
+    from trainables.record import open_store
 
     store = open_store()
-    reader = RecordReader(store)
-    plan = make_plan(study, reader.trials(), histories=reader.histories)
-    found = probe_study(study, plan, store=store, report=report)
-    write_probes(store, [*found.sizes, *found.speeds, *found.stacks])
+    measured = measurements_of(store)
+    if study.resources.wants_shares and not measured.gpu_memory_gb:
+        # How many trials share a GPU decides how fast they are, and its memory how many share it.
+        _probe(study, store, report, only_first=True)
+        measured = measurements_of(store)
+    found = _probe(shared_gpus(study, measured), store, report)
     for notice in found.notices:
         click.echo(f"note: {notice}", err=True)
     print_probes(found.speeds, found.stacks, plain_console())
+
+
+def _probe(study: Study, store: "Store", report: "Report", *, only_first: bool = False) -> "Probed":
+    """Measure the open trials of a study, or only the first that can be, and keep what is found."""
+    from study.cost.probe import probe_study
+    from trainables.record import RecordReader
+    from trainables.record.probes import write_probes
+
+    reader = RecordReader(store)
+    plan = make_plan(study, reader.trials(), histories=reader.histories)
+    if only_first:
+        trained = [e for e in plan.entries if setting_of(e.trial.spec) is not None and e.state not in CLOSED]
+        searches = () if trained else plan.searches[:1]
+        plan = replace(plan, entries=tuple(trained[:1]), searches=searches)
+    found = probe_study(study, plan, store=store, report=report)
+    write_probes(store, [*found.sizes, *found.speeds, *found.stacks])
+    return found
 
 
 def keep_wall_time_of(display: "StudyDisplay", study: str, store: "Store") -> None:

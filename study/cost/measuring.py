@@ -12,6 +12,7 @@ import torch
 from study.cost.counts import expected_outputs
 from trainables.datasets.catalog import expected_task
 from trainables.datasets.loading import Dataset, Split
+from trainables.determinism import set_determinism
 from trainables.gradient_trial import GradientTrial
 from trainables.progress import StepsWanted
 from trainables.record import Store, TrialWriter
@@ -68,6 +69,7 @@ def measure(
         stacks: of so many trials like it, measured too, the smallest first, while they become faster.
     """
     torch.set_num_threads(options.threads)
+    set_determinism(options.is_deterministic)
     spec = spec.model_copy(update={"init": InitSpec(), "importance": None, "seed": secrets.randbelow(2**31)})
     dataset = noise_dataset(spec)
     try:

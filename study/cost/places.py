@@ -2,7 +2,7 @@
 
 import os
 
-from study.cost.speed import Measurements, Place
+from study.cost.speed import Measurements, Place, place_of
 from study.grid import Resources
 from trainables.hardware import cpu_model, gpu_names
 
@@ -13,8 +13,7 @@ def expected_place(measured: Measurements, resources: Resources) -> Place | None
     hardware = _hardware(measured, is_gpu=is_gpu)
     if hardware is None:
         return None
-    threads = 0 if is_gpu else max(1, int(resources.cpu))
-    return Place(hardware, threads, resources.is_compiled)
+    return place_of(hardware, resources, is_gpu=is_gpu)
 
 
 def _hardware(measured: Measurements, *, is_gpu: bool) -> str | None:

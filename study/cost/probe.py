@@ -167,15 +167,17 @@ def _as_probes(
         label=setting_label(spec),
         hardware=place["hardware"],
         is_gpu=place["is_gpu"],
-        threads=max(1, int(resources.cpu)),
+        threads=resources.threads,
         at_once=at_once,
+        gpu_share=resources.gpu_share,
+        is_compiled=resources.is_compiled,
+        is_deterministic=resources.is_deterministic,
     )
     stacked = measured.pop("stacked")
     speed = SpeedProbe(
         **vars(where),
         gpu_memory_gb=place["gpu_memory_gb"],
         start_s=start_s,
-        is_compiled=resources.is_compiled,
         **measured,
     )
     stacks = [
@@ -222,6 +224,7 @@ class _Worker:
 
     def __init__(self, uri: str, experiment: str) -> None:
         # What a trial imports, torch included, belongs to the start of a worker.
+        import trainables.trial
         import trainables.tune_trainable  # noqa: F401
 
         self._store = open_store(uri, experiment=experiment)

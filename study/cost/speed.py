@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from study.cost.setting import setting_of
 from study.cost.splits import KnownSizes
@@ -32,11 +32,35 @@ class Place:
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU, for a trial without a GPU; 0 with one.
         is_compiled: its networks are, there.
+        is_deterministic: its kernels are; without a GPU they always are.
+        gpu_share: how much of a GPU a trial gets beside others.
     """
 
     hardware: str
     threads: int
     is_compiled: bool = False
+    is_deterministic: bool = False
+    gpu_share: float = 1.0
+
+
+class Ways(Protocol):
+    """How a trial is run, as far as it decides the speed."""
+
+    @property
+    def threads(self) -> int: ...
+    @property
+    def is_compiled(self) -> bool: ...
+    @property
+    def is_deterministic(self) -> bool: ...
+    @property
+    def gpu_share(self) -> float: ...
+
+
+def place_of(hardware: str, ways: Ways, *, is_gpu: bool) -> Place:
+    """Return the place of trials that are run so."""
+    if not is_gpu:
+        return Place(hardware, ways.threads, ways.is_compiled)
+    return Place(hardware, 0, ways.is_compiled, ways.is_deterministic, ways.gpu_share)
 
 
 @dataclass(frozen=True)
@@ -152,8 +176,7 @@ class Measurements:
                 rate = _rate(record.metrics.get("train_seconds", 0), record.metrics.get("images_seen", 0))
                 self._at(setting, Place(found.hardware, 0)).train_s.extend(rate)
             return
-        threads = 0 if found.is_gpu else spent.threads
-        samples = self._at(setting, Place(found.hardware, threads, spent.is_compiled))
+        samples = self._at(setting, place_of(found.hardware, spent, is_gpu=found.is_gpu))
         samples.train_s.extend(_rate(spent.training_s, spent.images_trained))
         samples.score_s.extend(_rate(spent.scoring_s, spent.images_scored))
         overhead = record.seconds - spent.training_s - spent.scoring_s
@@ -165,8 +188,7 @@ class Measurements:
 
 
 def _place(probe: SettingProbe) -> Place:
-    is_compiled = isinstance(probe, SpeedProbe) and probe.is_compiled
-    return Place(probe.hardware, 0 if probe.is_gpu else probe.threads, is_compiled)
+    return place_of(probe.hardware, probe, is_gpu=probe.is_gpu)
 
 
 def _whole_key(spec: TrialSpec, hardware: str) -> tuple[object, ...]:

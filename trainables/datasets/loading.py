@@ -1,6 +1,7 @@
 """From a DatasetSpec to arrays that a network can be trained on."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from trainables.datasets.selection import task_of
 from trainables.datasets.spec import DatasetSpec, Task
 from trainables.datasets.table import SPLITS, Table
 from trainables.errors import DataError
+
+# Those a process holds at once: what its next trial needs is usually what the last one had.
+DATASETS_KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,12 @@ def load_dataset(spec: DatasetSpec, *, data_root: Path | None, progress: Progres
         DataError: images or labels that are missing, unreadable or inconsistent.
     """
     return assemble(make_ready(spec, data_root=data_root, progress=progress))
+
+
+@lru_cache(maxsize=DATASETS_KEPT)
+def cached_dataset(spec: DatasetSpec, data_root: Path | None) -> Dataset:
+    """Load a dataset, or return the one this process holds already."""
+    return load_dataset(spec, data_root=data_root)
 
 
 def assemble(ready: Ready) -> Dataset:

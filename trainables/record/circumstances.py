@@ -23,6 +23,8 @@ class Spent:
         stacked: with how many others, at most, it was trained at once; its seconds are its share of theirs.
         processes: that shared its batches.
         is_compiled: its network was to be (`trainables.compiling`); the seconds of that are left out.
+        is_deterministic: only kernels that give the same bits every time were used.
+        gpu_share: the part of each GPU that was meant for it, beside others; 1 without a GPU.
     """
 
     images_trained: int
@@ -37,6 +39,8 @@ class Spent:
     stacked: int = 0
     processes: int = 1
     is_compiled: bool = False
+    is_deterministic: bool = False
+    gpu_share: float = 1.0
 
     def to_tag(self) -> str:
         """Return it as text."""
