@@ -36,7 +36,7 @@ source:
 grid:
   init: [{inits}]
 checkpoints: {{state_every_s: 0}}
-resources: {{stack: {stack}}}
+resources: {{{resources}}}
 """
 
 
@@ -48,11 +48,11 @@ def write_study(
     seeds: int = 2,
     steps: int = 12,
     source_lr: str = "0.02",
-    stack: int = 1,
+    resources: str = "cpu: 1",
 ) -> Path:
     file = folder / f"{name}.yaml"
     content = {"name": name, "inits": inits, "seeds": seeds, "steps": steps}
-    file.write_text(STUDY.format(**content, source_lr=source_lr, stack=stack))
+    file.write_text(STUDY.format(**content, source_lr=source_lr, resources=resources))
     return file
 
 
@@ -117,15 +117,20 @@ def test_a_study_runs_resumes_grows_shares_and_leaves_what_cannot_be_run(
     assert "0 trials ran, 5 were done before" in transfusion("resume", "study")
     assert by_label(store) == first
 
-    # One more value on an axis: only the new trials run.
-    transfusion("run", write_study(tmp_path, inits="random, pretrained, mean_var"))
+    # One more value on an axis: only the new trials run. Of a stack, they go to one worker.
+    in_stacks = {"inits": "random, pretrained, mean_var", "resources": "stack: 4, slots: 1"}
+    output = transfusion("run", write_study(tmp_path, **in_stacks))
+    assert output.count("] finished ") == 2
     grown = by_label(store)
+    stacked = {label: r.circumstances.spent.stacked for label, r in grown.items() if r.circumstances.spent}
+    assert {label for label, n in stacked.items() if n == 1} == grown.keys() - first.keys()
     assert len(grown) == 7
     assert {label: grown[label] for label in first} == first
 
     # Another study that shares trials: they are reused, and found as its own. Its pretraining fails: who
     # starts from it is not run, with the reason, and the rest goes on.
-    output = transfusion("run", write_study(tmp_path, name="other", seeds=3, source_lr="1.0e+30"), expect=3)
+    file = write_study(tmp_path, name="other", seeds=3, source_lr="1.0e+30", resources="slots: 1")
+    output = transfusion("run", file, expect=3)
     others = RecordReader(store).trials("other")
     assert {record.spec.label: record.status for record in others} == {
         "cbr_tiny · random · digits 0–4 · seed 0": "failed",
@@ -143,19 +148,6 @@ def test_a_study_runs_resumes_grows_shares_and_leaves_what_cannot_be_run(
 
     status = transfusion("status", "study")
     assert "7 trials: 7 done" in status
-
-
-def test_trials_of_a_stack_go_to_one_worker_and_end_one_by_one(store: Store, tmp_path: Path) -> None:
-    output = transfusion("run", write_study(tmp_path, inits="random, mean_var, pretrained", seeds=3, stack=4))
-    assert "study complete: 10 trials ran, 0 were done before" in output
-    records = by_label(store)
-    assert {record.status for record in records.values()} == {"finished"}
-    companions = [r.circumstances.spent.stacked for r in records.values() if r.circumstances.spent]
-    assert len(companions) == 10
-    assert max(companions) == 3
-    # The pretraining, on other data, has its worker for itself.
-    assert companions.count(0) >= 1
-    assert output.count("] finished ") == 10
 
 
 def kill_everything(process: subprocess.Popen[str]) -> None:
@@ -208,7 +200,7 @@ def train_here(file: Path, store: Store) -> None:
 def test_a_killed_study_goes_on_and_ends_bit_equal_to_an_uninterrupted_one(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_study(tmp_path, steps=300)
+    file = write_study(tmp_path, steps=150)
     killed = start("run", file)
     wait_for_trials_in_flight(store, killed, n_finished=2)
     kill_everything(killed)

@@ -139,6 +139,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     """Write NAME.png and NAME.svg; return the path of the SVG. Equal figures give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.set_layout_engine("none")  # by now it is laid out, which takes as long as drawing
     svg = folder / f"{name}.svg"
     figure.savefig(svg, metadata={"Date": None})
     return svg
