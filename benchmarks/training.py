@@ -11,7 +11,8 @@ folder    the same loop on torchvision's ImageFolder with its v2 transforms
 
 All sides flip and shift the same JPEGs, which this program draws (an eighth larger than the network's input,
 as prepared data are; the loops crop, ours packed them at the input's size and shifts by as much), with SGD
-and momentum, in float32 or in what `--precision` says (on a GPU the loops multiply as ours does). Loops use
+and momentum, in float32 or in what `--precision` says, the loops in what `--loop-precision` says (on a GPU
+their float32 multiplies as ours does). Loops use
 as many workers as there are cores, at most eight, kept from epoch to epoch. Each side is warmed up, then
 measured for a few seconds at a time, the sides taking turns, so that a machine that slows down slows down
 all; printed are medians and their ratios.
@@ -50,6 +51,7 @@ N_CLASSES = 2
 ROUNDS = 3
 MANY_STEPS = 10**9
 MOST_WORKERS = 8
+PRECISIONS = ("float32", "tf32", "bfloat16")
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -254,7 +256,7 @@ def as_training_run(training: Training) -> Callable[[float], int]:
     return run
 
 
-def measure(case: Case, device: torch.device, precision: str) -> dict[str, Any]:
+def measure(case: Case, device: torch.device, precision: str, loop_precision: str) -> dict[str, Any]:
     """Return images per second of every side of a case."""
     with tempfile.TemporaryDirectory(prefix="training-") as name:
         folder = Path(name)
@@ -264,8 +266,8 @@ def measure(case: Case, device: torch.device, precision: str) -> dict[str, Any]:
         sides = {
             "ours": as_training_run(ours),
             "ceiling": as_training_run(ceiling),
-            "loop": as_run(case, loop_steps(case, by_hand, device, precision)),
-            "folder": as_run(case, loop_steps(case, of_folder, device, precision)),
+            "loop": as_run(case, loop_steps(case, by_hand, device, loop_precision)),
+            "folder": as_run(case, loop_steps(case, of_folder, device, loop_precision)),
         }
         found: dict[str, list[float]] = {side: [] for side in sides}
         for turn in range(ROUNDS + 1):
@@ -279,21 +281,26 @@ def measure(case: Case, device: torch.device, precision: str) -> dict[str, Any]:
 def main() -> None:
     """Measure every case and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--loop-precision", choices=PRECISIONS, help="Default: the same.")
+    parser.add_argument("--network", action="append", help="Only this one; may be repeated.")
     parser.add_argument("--json", type=Path, help="Write the figures there, too.")
     options = parser.parse_args()
+    loop_precision = options.loop_precision or options.precision
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores"
     print(
-        f"{name}, {options.precision}, torch {torch.__version__}, torchvision {torchvision.__version__}, "
-        f"Python {platform.python_version()}; images/s"
+        f"{name}, {options.precision} (loops {loop_precision}), torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Python {platform.python_version()}; images/s"
     )
     print(
         f"{'network':>12} {'px':>4} {'batch':>5} {'ours':>8} {'ceiling':>8} {'loop':>8} {'folder':>8}  ratios"
     )
     rows = []
     for case in cases(is_gpu=device.type == "cuda"):
-        rates = measure(case, device, options.precision)
+        if options.network and case.name not in options.network:
+            continue
+        rates = measure(case, device, options.precision, loop_precision)
         rows.append({"network": case.name, "size_px": case.size_px, "batch": case.batch, **rates})
         print(
             f"{case.name:>12} {case.size_px:>4} {case.batch:>5} "
@@ -303,7 +310,8 @@ def main() -> None:
             flush=True,
         )
     if options.json is not None:
-        options.json.write_text(json.dumps({"device": name, "precision": options.precision, "rows": rows}))
+        found = {"device": name, "precision": options.precision, "loop_precision": loop_precision}
+        options.json.write_text(json.dumps({**found, "rows": rows}))
 
 
 if __name__ == "__main__":

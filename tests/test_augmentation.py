@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from trainables import augmentation
-from trainables.augmentation import augment, normalize_pixels, scale_pixels
+from trainables.augmentation import _affine_grid, augment, normalize_pixels, scale_pixels
 from trainables.errors import SpecError
 from trainables.spec import AugmentSpec
 
@@ -236,6 +236,13 @@ EVERYTHING = AugmentSpec(
     contrast=0.2,
     saturation=0.2,
 )
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (64, 64), (1, 7)])
+def test_where_pixels_are_taken_from_is_as_torch_has_it(height: int, width: int) -> None:
+    theta = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.affine_grid(theta, [4, 3, height, width], align_corners=False)
+    assert torch.allclose(_affine_grid(theta, height, width), expected, atol=1e-5)
 
 
 def test_an_image_is_changed_by_its_own_draw_whatever_the_others_are() -> None:

@@ -140,6 +140,35 @@ def test_a_helper_that_dies_is_an_error_and_no_hang(dataset: Dataset) -> None:
             training.train_until(3)
 
 
+def test_where_a_lost_helper_is_not_noticed_the_process_ends_with_it() -> None:
+    # As on GPUs, where the first process may wait for the lost one for ever, and hears no signal.
+    program = """
+import os, signal, time
+from tests.test_parallel import built, load_dataset, spec_of, tiny_trial
+from trainables.parallel import ParallelTraining
+spec = spec_of()
+training = built(ParallelTraining, spec, load_dataset(tiny_trial().dataset, data_root=None))
+for is_lost in (False, True):
+    training.begin(spec, data_root=None, processes=2)
+    training._helpers.end_when_one_is_lost()
+    if is_lost:
+        os.kill(training._helpers._processes[0].pid, signal.SIGKILL)
+        time.sleep(60)
+    training.close()
+    time.sleep(0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "a process of this trial ended with exit code -9; the log of the worker says why" in done.stderr
+
+
+def test_losses_that_wait_to_be_read_keep_no_gradients(dataset: Dataset) -> None:
+    with parallel(spec_of(), dataset) as training:
+        training.note_step(training._take_step())
+        (loss,) = training._unread_losses
+        assert loss.untyped_storage().nbytes() == loss.element_size()
+
+
 def test_helpers_leave_with_the_process_that_started_them() -> None:
     program = """
 import os, signal

@@ -1,5 +1,6 @@
 """Where images lie changes nothing about them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from trainables import placement
 from trainables.batches import Batches
 from trainables.datasets.image_rows import ImageRows
 from trainables.datasets.loading import Dataset, Split, load_dataset
-from trainables.placement import OnDevice, OnHost, is_anything_placed, place
+from trainables.placement import OnDevice, OnHost, is_anything_placed, place, set_gpu_share
 
 CPU = torch.device("cpu")
 
@@ -93,7 +94,7 @@ def test_a_gpu_that_has_room_keeps_the_images_for_the_next_trial(monkeypatch: py
 
     monkeypatch.setattr(placement, "_ON_DEVICE", {})
     monkeypatch.setattr(placement, "OnDevice", Noted)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10**6))
+    memory(monkeypatch, free)
     split = split_of(pixels())  # 36,000 bytes
     assert place(split, gpu) is place(split, gpu)
     assert made == [split]
@@ -101,12 +102,50 @@ def test_a_gpu_that_has_room_keeps_the_images_for_the_next_trial(monkeypatch: py
     assert not is_anything_placed(CPU), "another device has its own memory"
     free[0] = 80_000
     assert isinstance(place(split_of(pixels()), gpu), OnHost), "more than its share of what is free"
+    free[0] = 10**6
+    monkeypatch.setattr(placement, "LARGEST_SHARE", 0.05)
+    assert isinstance(place(split_of(pixels()), gpu), OnHost), "what is there already counts"
     assert isinstance(place(split, gpu), Noted), "what is there already needs no room"
     assert isinstance(place(split, gpu, may_fill=False), OnHost)
     assert not is_anything_placed(gpu)
     free[0] = 10**6
     place(split, gpu)
     assert len(made) == 2, "who needs the memory gets it back"
+
+
+def memory(monkeypatch: pytest.MonkeyPatch, free: list[int], *, kept: int = 0) -> None:
+    """Let GPUs have 10^6 bytes of memory, of which torch keeps some that it does not need now."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 10**6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500 + kept)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 500)
+
+
+@pytest.fixture
+def whole_gpu() -> Iterator[None]:
+    yield
+    set_gpu_share(1.0)
+
+
+@pytest.mark.usefixtures("whole_gpu")
+def test_who_shares_a_gpu_places_as_much_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, free = torch.device("cuda"), [10**6]
+    monkeypatch.setattr(placement, "_ON_DEVICE", {})
+    monkeypatch.setattr(placement, "OnDevice", lambda split, device: OnDevice(split, CPU))
+    memory(monkeypatch, free)
+    set_gpu_share(0.05)
+    assert isinstance(place(split_of(pixels()), gpu), OnHost), "36,000 of 0.4 · 50,000 bytes"
+    set_gpu_share(0.1)
+    assert isinstance(place(split_of(pixels()), gpu), OnDevice)
+
+
+def test_memory_that_torch_keeps_to_use_it_again_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, free = torch.device("cuda"), [50_000]
+    monkeypatch.setattr(placement, "_ON_DEVICE", {})
+    monkeypatch.setattr(placement, "OnDevice", lambda split, device: OnDevice(split, CPU))
+    memory(monkeypatch, free)
+    assert isinstance(place(split_of(pixels()), gpu), OnHost)
+    memory(monkeypatch, free, kept=50_000)
+    assert isinstance(place(split_of(pixels()), gpu), OnDevice)
 
 
 def test_batches_do_not_depend_on_where_the_images_lie(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from trainables.seeding import derive_seed, generator, seeded
+from trainables.seeding import derive_seed, generator, seed_generator_of, seeded
 
 
 def test_equal_names_give_equal_numbers_and_others_do_not() -> None:
@@ -31,3 +31,11 @@ def test_seeding_a_block_leaves_the_global_generator_as_it_was() -> None:
     assert torch.equal(torch.rand(1), expected)
     with seeded(5, "weights"):
         assert torch.equal(torch.rand(1), inside)
+
+
+def test_the_generator_of_one_device_draws_what_it_would_if_all_were_seeded() -> None:
+    with seeded(0, "outside"):
+        seed_generator_of(torch.device("cpu"), 3, "dropout", 7)
+        found = torch.rand(4)
+        torch.manual_seed(derive_seed(3, "dropout", 7))
+        assert torch.equal(found, torch.rand(4))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from tests.conftest import tiny_trial
 from trainables.architectures.stages import Network
@@ -17,7 +18,7 @@ from trainables.datasets.loading import Dataset, load_dataset
 from trainables.errors import NotFiniteError, SpecError
 from trainables.seeding import seeded
 from trainables.spec import TrainingSpec, parse_trial
-from trainables.stack import CannotStackError, Stack
+from trainables.stack import CannotStackError, Stack, give_batch_norms_float32
 from trainables.training import Training
 
 CPU = torch.device("cpu")
@@ -220,6 +221,36 @@ def test_a_network_that_draws_while_it_trains_is_refused_unchanged(dataset: Data
     for member, expected in zip(members, before, strict=True):
         assert all(torch.equal(t, expected[name]) for name, t in state_of(member).items())
         member.train_until(1)
+
+
+def test_half_precision_is_refused_on_processors(dataset: Dataset) -> None:
+    members = [training_of(dataset, seed, precision="bfloat16") for seed in range(2)]
+    with pytest.raises(CannotStackError, match="on processors autocast to bfloat16 does not reach"):
+        Stack(members)
+
+
+def test_batch_norms_of_a_stack_can_follow_convolutions_in_half_precision() -> None:
+    # As autocast makes them on GPUs.
+    images = torch.randn(2, 4, 3, 5, 5).bfloat16()
+    layer = nn.BatchNorm2d(3)
+    parameters = {
+        name: torch.stack([p.detach()] * 2).requires_grad_() for name, p in layer.named_parameters()
+    }
+    buffers = {name: torch.stack([b] * 2) for name, b in layer.named_buffers()}
+
+    def loss() -> torch.Tensor:
+        def one(
+            inputs: torch.Tensor, weights: dict[str, torch.Tensor], fixed: dict[str, torch.Tensor]
+        ) -> torch.Tensor:
+            return functional_call(layer, {**weights, **fixed}, (inputs,))
+
+        return torch.vmap(one)(images, parameters, buffers).square().sum()
+
+    with pytest.raises(RuntimeError, match=r"BFloat16.*Float"):
+        torch.autograd.grad(loss(), list(parameters.values()))
+    give_batch_norms_float32(nn.Sequential(layer))
+    gradients = torch.autograd.grad(loss(), list(parameters.values()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_a_first_step_without_room_changes_nothing(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

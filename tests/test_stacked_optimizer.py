@@ -1,5 +1,7 @@
 """The update of many rows is torch's of each, in the precision in which networks are trained."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -49,3 +51,25 @@ def test_rows_are_updated_as_torch_updates_each(
         mine.step(gradient, rates=rates, clips=[clip] * len(settings))
     expected = torch.stack([torch.cat([p.detach().reshape(-1) for p in one]) for one in alone])
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_an_update_without_room_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    optimizers = [torch.optim.Adam(parameters_of(row), **one) for row, one in zip(weights, ADAM, strict=True)]
+    stacked = StackedOptimizer(optimizers, weights)
+    stacked.step(torch.ones(2, 10), rates=[0.1, 0.2], clips=[None, None])
+
+    def state() -> list[torch.Tensor]:
+        slots = [t for o in optimizers for one in o.state.values() for t in one.values()]
+        return [tensor.clone() for tensor in (*slots, weights)]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    before = state()
+    with monkeypatch.context() as patched:
+        for name in ("empty_like", "mul", "sqrt"):
+            patched.setattr(torch, name, full)
+        with pytest.raises(torch.OutOfMemoryError):
+            stacked.step(torch.ones(2, 10), rates=[0.1, 0.2], clips=[None, None])
+    assert all(torch.equal(*pair) for pair in zip(before, state(), strict=True))

@@ -82,6 +82,28 @@ def test_images_leave_the_memory_of_the_gpu_before_batches_are_cut(
     assert "micro_batch_size" not in store.client.get_run(record.run_id).data.tags
 
 
+def test_images_of_earlier_trials_leave_for_a_network_that_does_not_fit_beside_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fills: list[bool] = []
+
+    def placed(split: Split, device: torch.device, *, may_fill: bool) -> Placed:
+        fills.append(may_fill)
+        if may_fill:
+            raise torch.OutOfMemoryError("too small")
+        return OnHost(split, device)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainables.batches.place", placed)
+        patched.setattr("trainables.gradient_trial.is_anything_placed", lambda device: False)
+        *_, last = start(store, tiny_trial())
+        assert last.status == "failed", "nothing is in its way"
+        patched.setattr("trainables.gradient_trial.is_anything_placed", lambda device: True)
+        *_, last = start(store, tiny_trial())
+    assert last.status == "finished"
+    assert fills == [True, True, False]
+
+
 def test_memory_that_runs_out_on_the_way_costs_the_steps_since_the_last_state(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

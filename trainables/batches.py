@@ -126,8 +126,9 @@ class _ReadAhead:
         self._next = None
         reading = begun[1] if begun is not None else self._reader.submit(self._read, step)
         images, labels, is_there = reading.result()
-        self._next = (step + 1, self._reader.submit(self._read, step + 1))
         now = torch.cuda.current_stream()
+        # No more than two batches: the program is steps ahead of a GPU that is slower than it.
+        self._next = (step + 1, self._reader.submit(self._read, step + 1, after=now.record_event()))
         now.wait_event(is_there)
         for tensor in (images, labels):
             tensor.record_stream(now)
@@ -137,7 +138,11 @@ class _ReadAhead:
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._next = None
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor, torch.cuda.Event]:
+    def _read(
+        self, step: int, *, after: torch.cuda.Event | None = None
+    ) -> tuple[Tensor, Tensor, torch.cuda.Event]:
+        if after is not None:
+            after.synchronize()
         with torch.cuda.stream(self._stream):
             images, labels = self._batches.make(step)
             return images, labels, self._stream.record_event()

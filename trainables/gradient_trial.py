@@ -49,10 +49,27 @@ class GradientTrial:
     def prepare(self, device: torch.device, data_root: Path | None) -> None:
         """Load the data, build and initialize the network, and take up the newest state."""
         self._device, self._data_root = device, data_root
+        try:
+            self._prepare()
+        except torch.OutOfMemoryError:
+            if not (self._may_fill and is_anything_placed(device)):
+                raise
+            self._may_fill = False
+        else:
+            return
+        self.close()
+        gc.collect()
+        torch.cuda.empty_cache()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        device, data_root = self._device, self._data_root
         dataset = cached_dataset(self.spec.dataset, data_root)
         self.record.log_dataset(name=self.spec.dataset.label, digest=dataset.digest)
         store = self.record.store
-        weights = importance_weights(self.spec, dataset, store=store, data_root=data_root, device=device)
+        weights = importance_weights(
+            self.spec, dataset, store=store, data_root=data_root, device=device, may_fill=self._may_fill
+        )
         if weights is not None:
             self.record.log_metrics(weights.facts, step=0)
         self.training = self._begin(dataset, weights)
@@ -103,9 +120,10 @@ class GradientTrial:
             try:
                 yield from self._train_on()
                 return
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as full:
                 if not self._can_take_less():
                     raise
+                full.__traceback__ = None  # who threw it in holds on to it, and it to the network
             # Out here, where the error no longer holds on to the tensors of the step that failed.
             yield from self._go_on_with_less()
 
@@ -223,6 +241,7 @@ class GradientTrial:
         if self.training is not None:
             self.training.close()
             self.training = None
+            torch.cuda.empty_cache()  # other processes may share the GPU
 
     def interrupt(self) -> None:
         """Commit a state, if there is one to go on from, and mark the run killed."""

@@ -9,9 +9,11 @@ that of one process with the whole batch.
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -35,6 +37,7 @@ from trainables.training import Training
 LOST_AFTER = timedelta(minutes=15)
 # The end of a process is seen a moment after the end of its connections.
 SEEN_WITHIN_S = 2.0
+_LOST = "a process of this trial ended with exit code {code}; the log of the worker says why"
 
 
 class LostHelperError(RuntimeError):
@@ -79,9 +82,7 @@ class ParallelTraining(Training):
         except RuntimeError as error:
             if (ended := self._helpers.ended()) is None:
                 raise
-            raise LostHelperError(
-                f"a process of this trial ended with exit code {ended}; the log of the worker says why"
-            ) from error
+            raise LostHelperError(_LOST.format(code=ended)) from error
 
 
 class Part:
@@ -128,7 +129,7 @@ class Part:
         *parts, of_all = flat.split([*(gradient.numel() for gradient in gradients), 1])
         for parameter, gradient, part in zip(self._learning, gradients, parts, strict=True):
             parameter.grad = gradient.copy_(part.view(gradient.shape)) if self._rank == 0 else None
-        return of_all.squeeze()
+        return of_all.squeeze().clone()  # a view would keep the gradients alive until the losses are read
 
 
 class Helpers:
@@ -143,6 +144,7 @@ class Helpers:
         device: torch.device,
         may_fill: bool = True,
     ) -> None:
+        self._device, self._is_leaving = device, False
         self._folder = tempfile.TemporaryDirectory(prefix="transfusion-parallel-")
         meeting = Path(self._folder.name) / "meeting"
         told = {
@@ -156,6 +158,8 @@ class Helpers:
             "processes": processes,
         }
         self._processes = [_start(json.dumps({**told, "rank": rank})) for rank in range(1, processes)]
+        if device.type == "cuda":
+            self.end_when_one_is_lost()
         join(meeting, rank=0, processes=processes, device=device)
 
     def take_step(self, step: int, chosen: np.ndarray, *, micro_batch_size: int) -> None:
@@ -165,6 +169,21 @@ class Helpers:
             chosen: the images of the whole batch.
         """
         self._tell({"step": step, "chosen": chosen.tolist(), "micro_batch_size": micro_batch_size})
+
+    def end_when_one_is_lost(self) -> None:
+        """From now on, end this process when a helper has ended that was not to leave.
+
+        NCCL waits for a process that is gone until its time is over, in its first call for ever, and what
+        waits there hears no signal. A lost helper costs the worker anyway: only fresh processes can go on.
+        """
+        for process in self._processes:
+            threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+
+    def _watch(self, process: "subprocess.Popen[str]") -> None:
+        code = process.wait()
+        if not self._is_leaving:
+            print(_LOST.format(code=code), file=sys.stderr, flush=True)
+            os._exit(1)
 
     def ended(self) -> int | None:
         """Return the exit code of one that has ended; None if all are there."""
@@ -178,11 +197,14 @@ class Helpers:
 
     def close(self) -> None:
         """Let them leave, and wait until they have."""
+        self._is_leaving = True
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # what they take part in ends while they are there
         for process in self._processes:
             if process.stdin is not None:
                 with suppress(BrokenPipeError):  # one that has died
                     process.stdin.close()
-        dist.destroy_process_group()
+        _leave(self._device)
         for process in self._processes:
             process.wait()
         self._folder.cleanup()
@@ -190,9 +212,11 @@ class Helpers:
     def _tell(self, what: dict[str, Any]) -> None:
         for process in self._processes:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # then the first collective fails, too
+            try:
                 process.stdin.write(json.dumps(what) + "\n")
                 process.stdin.flush()
+            except BrokenPipeError:
+                raise LostHelperError(_LOST.format(code=process.wait())) from None
 
 
 def _start(told: str) -> "subprocess.Popen[str]":
@@ -213,6 +237,15 @@ def join(meeting: Path, *, rank: int, processes: int, device: torch.device) -> N
         world_size=processes,
         timeout=LOST_AFTER,
     )
+
+
+def _leave(device: torch.device) -> None:
+    """Leave the group; who leaves last finds nobody there."""
+    if device.type == "cuda":
+        # The end of a NCCL group that is not aborted waits for all of it. torch has no public name for that.
+        dist.distributed_c10d._abort_process_group()
+    else:
+        dist.destroy_process_group()
 
 
 def synchronize_batch_norms(module: nn.Module) -> None:
@@ -258,7 +291,7 @@ class _Synchronized:
             return self._alone(inputs)
         dims = [0, *range(2, inputs.ndim)]
         values = inputs.float()
-        count = torch.tensor([values.numel() / values.shape[1]], device=values.device)
+        count = values.new_full((1,), values.numel() / values.shape[1])  # made there: nothing waits for it
         sums = _sum_over_all(torch.cat([values.sum(dims), count]))
         n, mean = sums[-1], sums[:-1] / sums[-1]
         shape = [1, -1, *([1] * (inputs.ndim - 2))]

@@ -19,7 +19,7 @@ from trainables.datasets.loading import cached_dataset
 from trainables.determinism import set_determinism
 from trainables.freezing import set_training_mode
 from trainables.parallel import Part, join
-from trainables.seeding import derive_seed
+from trainables.seeding import seed_generator_of
 from trainables.spec import TrialSpec
 from trainables.training import Training
 
@@ -44,7 +44,7 @@ def main() -> None:
         step = json.loads(told.get())
         training.micro_batch_size = step["micro_batch_size"]
         # Every process drops out other units of its images.
-        torch.manual_seed(derive_seed(spec.seed, "dropout", step["step"], rank))
+        seed_generator_of(device, spec.seed, "dropout", step["step"], rank)
         part.take(Drawn(np.array(step["chosen"]), training.batches.changes(step["step"])))
 
 

@@ -5,6 +5,7 @@ that data; otherwise they stay where they are, usually mapped from the packed fi
 processes of a machine share.
 """
 
+from collections.abc import Iterable
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from trainables.datasets.image_rows import ImageRows
 from trainables.datasets.loading import Split
 from trainables.devices import to_device
 
-# Of the memory that is free when a split is placed: the rest is for networks, and for other processes.
+# Of the memory that a process may have of a GPU: the rest is for networks.
 LARGEST_SHARE = 0.4
 COPIED_AT_ONCE = 1024
 
@@ -60,6 +61,11 @@ class OnDevice:
             self._images[start : start + COPIED_AT_ONCE] = torch.from_numpy(some).to(device)
         self._labels = torch.from_numpy(np.array(split.labels)).to(device)
 
+    @property
+    def nbytes(self) -> int:
+        """What the images take."""
+        return self._images.nbytes
+
     def take(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         """Return images and labels."""
         if isinstance(chosen, slice):
@@ -71,6 +77,13 @@ class OnDevice:
 
 
 _ON_DEVICE: "dict[torch.device, WeakKeyDictionary[Split, OnDevice]]" = {}
+_gpu_share = 1.0
+
+
+def set_gpu_share(share: float) -> None:
+    """Say which part of a GPU is meant for this process, for what is placed from now on."""
+    global _gpu_share
+    _gpu_share = share
 
 
 def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Placed:
@@ -89,14 +102,22 @@ def place(split: Split, device: torch.device, *, may_fill: bool = True) -> Place
     if found is not None:
         return found
     needed = len(split.images) * _n_planes(split.images) * split.images.shape[2] * split.images.shape[3]
-    free, _ = torch.cuda.mem_get_info(device)
-    if needed > LARGEST_SHARE * free:
+    if needed > _room(device, there.values()):
         return OnHost(split, device)
     try:
         placed = there[split] = OnDevice(split, device)
     except torch.OutOfMemoryError:  # another process on this GPU was quicker
         return OnHost(split, device)
     return placed
+
+
+def _room(device: torch.device, placed: Iterable[OnDevice]) -> float:
+    """Return how many bytes of images may still be placed."""
+    taken = sum(one.nbytes for one in placed)
+    free, total = torch.cuda.mem_get_info(device)
+    # What torch keeps of what was freed, to use it again.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return LARGEST_SHARE * min(free + taken, _gpu_share * total) - taken
 
 
 def is_anything_placed(device: torch.device) -> bool:

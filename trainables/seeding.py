@@ -32,6 +32,21 @@ def seeded(seed: int, *names: object) -> Iterator[None]:
     """Seed torch's global generators for one use, and give them back as they were."""
     import torch
 
-    with torch.random.fork_rng():
+    # To ask for the state of a GPU's generator would begin to use the GPU.
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(derive_seed(seed, *names))
         yield
+
+
+def seed_generator_of(device: "torch.device", seed: int, *names: object) -> None:
+    """Seed torch's global generator of one device.
+
+    `torch.manual_seed` seeds those of all kinds of devices, which takes a third of a millisecond.
+    """
+    import torch
+
+    of_device = torch.default_generator
+    if device.type == "cuda":
+        of_device = torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+    of_device.manual_seed(derive_seed(seed, *names))

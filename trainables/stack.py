@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.augmentation import Changes
-from trainables.batch_norm import lone_values_named
+from trainables.batch_norm import BATCH_NORMS, lone_values_named
 from trainables.freezing import set_training_mode
 from trainables.stacked_optimizer import StackedOptimizer
-from trainables.training import MEMORY_FORMAT, Training, widened
+from trainables.training import Training, widened
 
 
 class CannotStackError(Exception):
@@ -49,6 +49,10 @@ class Stack:
         set_training_mode(self._first.network, self._first.spec.trainable)
         # Of the skeleton only the structure and the modes of its layers are used.
         self._skeleton = copy.deepcopy(self._first.network.module).to("meta")
+        if self._first.spec.precision == "bfloat16":
+            if self._first.device.type == "cpu":
+                raise CannotStackError("on processors autocast to bfloat16 does not reach into a stack")
+            give_batch_norms_float32(self._skeleton)
         self._rehearse()
         self._has_stepped = False
         self._weights = torch.stack([_row(member.learning_parameters().values()) for member in self.members])
@@ -91,7 +95,7 @@ class Stack:
                 parameter.data = parameter.data.clone()
             fixed = {name: tensor.clone() for name, tensor in _fixed(member).items()}
             _set_fixed(member.network.module, fixed)
-            member.network.module.to(memory_format=MEMORY_FORMAT)
+            member.network.module.to(memory_format=member.memory_format)
         self._optimizer.dissolve()
 
     def _gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -178,6 +182,13 @@ class Stack:
             name: matrix[:, start:stop].view(len(matrix), *shape)
             for (name, shape), (start, stop) in zip(shapes.items(), edges, strict=True)
         }
+
+
+def give_batch_norms_float32(module: nn.Module) -> None:
+    """Let batch norms have their inputs in the precision of their statistics, which under vmap they need."""
+    for layer in module.modules():
+        if isinstance(layer, BATCH_NORMS):
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
 
 
 def _row(tensors: Iterable[Tensor]) -> Tensor:

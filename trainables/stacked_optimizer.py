@@ -74,6 +74,8 @@ class StackedOptimizer:
         self._weights.addcmul_(gradient, self._column([-rate for rate in rates]))
 
     def _step_adam(self, gradient: Tensor, rates: Sequence[float]) -> None:
+        # Before anything is changed, since there may be no room for it; nothing more is needed below.
+        scratch = torch.empty_like(gradient)
         for step in self._steps:
             step += 1
         numbers = [
@@ -86,7 +88,9 @@ class StackedOptimizer:
         first, second = self._slots["exp_avg"], self._slots["exp_avg_sq"]
         first.lerp_(gradient, new1)
         second.mul_(keep2).addcmul_(gradient.square_(), new2)
-        self._weights.addcdiv_(first * size, (second.sqrt() * of_root).add_(epsilon))
+        torch.mul(first, size, out=scratch)
+        torch.sqrt(second, out=gradient).mul_(of_root).add_(epsilon)
+        self._weights.addcdiv_(scratch, gradient)
 
     def _clip(self, gradient: Tensor, clips: Sequence[float | None]) -> None:
         most = self._column([float("inf") if clip is None else clip for clip in clips])

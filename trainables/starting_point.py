@@ -87,7 +87,13 @@ class SampleWeights:
 
 
 def importance_weights(
-    spec: TrialSpec, dataset: Dataset, *, store: Store, data_root: Path | None, device: torch.device
+    spec: TrialSpec,
+    dataset: Dataset,
+    *,
+    store: Store,
+    data_root: Path | None,
+    device: torch.device,
+    may_fill: bool = True,
 ) -> SampleWeights | None:
     """Return the weights that `spec.importance` asks for, or None if it asks for none.
 
@@ -102,7 +108,7 @@ def importance_weights(
             f"importance needs images of one class each; those of {spec.dataset.label} have several labels"
         )
     predictions = _predicted_classes(
-        spec.importance, dataset, store=store, data_root=data_root, device=device
+        spec.importance, dataset, store=store, data_root=data_root, device=device, may_fill=may_fill
     )
     labels = dataset.train.labels
     counts = np.bincount(labels, minlength=dataset.n_outputs)
@@ -120,6 +126,7 @@ def _predicted_classes(
     store: Store,
     data_root: Path | None,
     device: torch.device,
+    may_fill: bool,
 ) -> np.ndarray:
     """Return (n_target, n_classes) probabilities of the source's classes for the target's training images."""
     spec = importance.classifier
@@ -127,5 +134,7 @@ def _predicted_classes(
     network.module.load_state_dict(_trained_weights(spec, "best", store=store))
     network.module.to(device)
     # The classifier sees the target's images as it saw its own: with the source's mean and sd.
-    classifier = Training(network, dataset, spec.training, seed=spec.seed, device=device)
+    classifier = Training(
+        network, dataset, spec.training, seed=spec.seed, device=device, may_fill=may_fill, has_optimizer=False
+    )
     return classifier.predict(cached_dataset(importance.target, data_root).train)

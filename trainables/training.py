@@ -29,16 +29,14 @@ from trainables.placement import place
 from trainables.precision import computing
 from trainables.schedules import learning_rate
 from trainables.scores import score
-from trainables.seeding import derive_seed
+from trainables.seeding import seed_generator_of
 from trainables.selection import Selection, check_selectable
-from trainables.spec import TrainingSpec
+from trainables.spec import Precision, TrainingSpec
 
 # Of an evaluation, at once: 256 images of 224 px, fewer of larger ones.
 MOST_IMAGES, MOST_PIXELS = 256, 256 * 224 * 224
 # Losses stay on the device until they are looked at; the exact step of the first bad one is still named.
 STEPS_BETWEEN_LOSS_CHECKS = 100
-# Of images and weights: what tensor cores want, and on processors 0.85 to 1.5 times as fast (docs/speed.md).
-MEMORY_FORMAT = torch.channels_last
 SELECTION_FACTS = ("value", "step", "mark", "evaluations_since")
 
 
@@ -105,7 +103,8 @@ class Training:
             class_weights=_class_weights(spec, dataset),
             device=device,
         )
-        network.module.to(memory_format=MEMORY_FORMAT)
+        self.memory_format = memory_format_of(spec.precision, device)
+        network.module.to(memory_format=self.memory_format)
         freeze(network, spec.trainable)
         set_batch_norm_momentum(network, spec.batch_norm_momentum)
         if has_optimizer:
@@ -190,7 +189,7 @@ class Training:
         return self._accumulate_gradient()
 
     def _seed_dropout(self) -> None:
-        torch.manual_seed(derive_seed(self.seed, "dropout", self.step))
+        seed_generator_of(self.device, self.seed, "dropout", self.step)
 
     def _accumulate_gradient(self) -> Tensor:
         """Send the batch through the network, micro-batch by micro-batch, and return its mean loss.
@@ -236,7 +235,7 @@ class Training:
         module = self.network.module
         run = self.compiled if self.compiled is not None and module.training else module
         with self.computing():
-            return run(images.contiguous(memory_format=MEMORY_FORMAT))
+            return run(images.contiguous(memory_format=self.memory_format))
 
     def computing(self) -> torch.autocast:
         """Return the context in which the network is run, in the precision of the spec."""
@@ -395,6 +394,16 @@ class Training:
             **dict(zip(SELECTION_FACTS, facts["best"], strict=True)),
             weights=_unprefixed("best", state.tensors),
         )
+
+
+def memory_format_of(precision: Precision, device: torch.device) -> torch.memory_format:
+    """Return how images and weights lie in memory: channels-last, as tensor cores want them.
+
+    Processors convolve 0.85 to 1.5 times as fast so (docs/speed.md). GPUs compute true float32 without tensor
+    cores, and cuDNN's kernels for that want it plain.
+    """
+    has_no_use = device.type == "cuda" and precision == "float32"
+    return torch.contiguous_format if has_no_use else torch.channels_last
 
 
 def widened(logits: Tensor) -> Tensor:

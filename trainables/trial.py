@@ -19,6 +19,7 @@ from trainables.errors import (
 )
 from trainables.gradient_trial import GradientTrial
 from trainables.parallel import LostHelperError
+from trainables.placement import set_gpu_share
 from trainables.progress import REPORT_AT_MOST_EVERY_S, Progress, Status, StepsWanted
 from trainables.record import Store, TrialWriter, names
 from trainables.record.environment import describe_environment
@@ -91,6 +92,7 @@ def trial_to_drive(
     """Do what `run_trial` does, but ask whoever iterates to take the steps (`trainables.together`)."""
     torch.set_num_threads(options.threads)
     set_determinism(options.is_deterministic)
+    set_gpu_share(options.gpu_share)
     device = _device(options)
     environment = describe_environment(device)
     record = TrialWriter.open(
@@ -152,7 +154,7 @@ def _has_spoiled_the_process(error: Exception) -> bool:
     if isinstance(error, LostHelperError):
         return True
     return isinstance(error, torch.AcceleratorError) or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+        isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "NCCL error" in str(error))
     )
 
 

@@ -57,7 +57,7 @@ class Bench:
         """
         record = weights.record
         state = self.reader.weights(record, weights.checkpoint)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             network = build_network(
                 record.spec.architecture, n_outputs=n_outputs, channels=record.spec.dataset.channels
             )

@@ -4,7 +4,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from trainables.datasets.catalog import expected_task
 from trainables.datasets.loading import Dataset, Split
 from trainables.determinism import set_determinism
 from trainables.gradient_trial import GradientTrial
+from trainables.placement import set_gpu_share
 from trainables.progress import StepsWanted
 from trainables.record import Store, TrialWriter
 from trainables.record.environment import describe_environment
@@ -70,6 +70,7 @@ def measure(
     """
     torch.set_num_threads(options.threads)
     set_determinism(options.is_deterministic)
+    set_gpu_share(options.gpu_share)
     spec = spec.model_copy(update={"init": InitSpec(), "importance": None, "seed": secrets.randbelow(2**31)})
     dataset = noise_dataset(spec)
     try:
@@ -78,10 +79,12 @@ def measure(
         steps = max(1, int(WHOLE_S / (train_s * min(spec.training.batch_size, len(dataset.train.labels)))))
         short = _of_steps(spec, min(steps, spec.training.steps or MANY_STEPS))
         overhead_s = _overhead(short, dataset, store, options, device)
+        stacked = dict(_stacked(long, stacks, train_s, dataset, store=store, device=device))
+        return Measured(train_s, score_s, overhead_s, stacked, notices)
     except torch.OutOfMemoryError:
         return Measured(None, None, None)
-    stacked = dict(_stacked(long, stacks, train_s, dataset, store=store, device=device))
-    return Measured(train_s, score_s, overhead_s, stacked, notices)
+    finally:
+        torch.cuda.empty_cache()  # others may measure on the same GPU
 
 
 def device_of(*, is_gpu: bool) -> torch.device:
@@ -161,6 +164,7 @@ def _stacked(
     """Measure stacks of these sizes, until one does not fit or two in a row are no faster than before."""
     fastest_s, n_slower = alone_s, 0
     for size in sizes:
+        torch.cuda.empty_cache()
         try:
             seconds = _rate_of_stack(spec, size, dataset, store=store, device=device)
         except CannotStackError as error:
@@ -212,9 +216,7 @@ class _ShortTrial(GradientTrial):
 
     noise: Dataset
 
-    def prepare(self, device: torch.device, data_root: Path | None) -> None:
-        """Build the network."""
-        self._device, self._data_root = device, data_root
+    def _prepare(self) -> None:
         self.record.log_dataset(name="noise", digest=self.noise.digest)
         self.training = self._begin(self.noise, None)
 
