@@ -127,7 +127,9 @@ class FixedBatch(Training):
         self.batches.at = lambda step: batch  # type: ignore[method-assign]
 
 
-def our_steps(case: Case, data: Dataset, device: torch.device, precision: str) -> tuple[Training, FixedBatch]:
+def our_steps(
+    case: Case, data: Dataset, device: torch.device, precision: str, *, may_fill: bool
+) -> tuple[Training, FixedBatch]:
     """Build `ours` and its `ceiling`."""
     content: dict[str, Any] = {
         "architecture": case.name,
@@ -145,7 +147,7 @@ def our_steps(case: Case, data: Dataset, device: torch.device, precision: str) -
     def built(kind: type[Training]) -> Any:
         network = build_network(case.name, n_outputs=N_CLASSES, channels=3)
         network.module.to(device)
-        return kind(network, data, spec, seed=0, device=device)
+        return kind(network, data, spec, seed=0, device=device, may_fill=may_fill)
 
     ours, ceiling = built(Training), built(FixedBatch)
     ceiling.hold_batch()
@@ -256,12 +258,14 @@ def as_training_run(training: Training) -> Callable[[float], int]:
     return run
 
 
-def measure(case: Case, device: torch.device, precision: str, loop_precision: str) -> dict[str, Any]:
+def measure(
+    case: Case, device: torch.device, precision: str, loop_precision: str, *, may_fill: bool
+) -> dict[str, Any]:
     """Return images per second of every side of a case."""
     with tempfile.TemporaryDirectory(prefix="training-") as name:
         folder = Path(name)
         paths = draw_jpegs(folder / "jpegs", case)
-        ours, ceiling = our_steps(case, packed(folder, paths, case), device, precision)
+        ours, ceiling = our_steps(case, packed(folder, paths, case), device, precision, may_fill=may_fill)
         by_hand, of_folder = Jpegs(paths, case), v2_folder(folder / "jpegs", case)
         sides = {
             "ours": as_training_run(ours),
@@ -283,6 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--loop-precision", choices=PRECISIONS, help="Default: the same.")
+    parser.add_argument("--mapped", action="store_true", help="Leave the images out of a GPU's memory.")
     parser.add_argument("--network", action="append", help="Only this one; may be repeated.")
     parser.add_argument("--json", type=Path, help="Write the figures there, too.")
     options = parser.parse_args()
@@ -300,7 +305,7 @@ def main() -> None:
     for case in cases(is_gpu=device.type == "cuda"):
         if options.network and case.name not in options.network:
             continue
-        rates = measure(case, device, options.precision, loop_precision)
+        rates = measure(case, device, options.precision, loop_precision, may_fill=not options.mapped)
         rows.append({"network": case.name, "size_px": case.size_px, "batch": case.batch, **rates})
         print(
             f"{case.name:>12} {case.size_px:>4} {case.batch:>5} "

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from analysis.networks import explanations
 from analysis.networks.perturbation import PerturbationSettings
 from analysis.pipeline import analyze
 from analysis.results import Options, StudyFacts
@@ -51,6 +52,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 EMBEDDED = ("digits", "synthetic")
 # Dense layers of their full width would be all that the test does.
 DENSE = ("alexnet", "vgg16", "vgg16_bn")
+SMALL_ANALYSIS: dict[str, Any] = {"probe_images": 8, "explained_images": 1, "thresholds": {}}
 # Which needs sixteen times the pixels that the rest of the network does.
 WITH_AUXILIARY_HEAD = ("inception_v3",)
 
@@ -74,7 +76,7 @@ class Miniature:
         self.content = {
             **self._small(dict(content)),
             "seeds": [0, 1],
-            "analysis": {**content.get("analysis", {}), "probe_images": 8, "thresholds": {}},
+            "analysis": {**content.get("analysis", {}), **SMALL_ANALYSIS},
             "resources": {"cpu": 1},
         }
         if "search" in self.content:
@@ -202,6 +204,9 @@ def test_a_configuration_runs_from_its_study_file_to_its_report(
     monkeypatch.setattr("analysis.jobs.explanations.IMAGES_OF_A_CHECK", 2)
     few = partial(PerturbationSettings, n_iterations=3)
     monkeypatch.setattr("analysis.networks.perturbation.PerturbationSettings", few)
+    monkeypatch.setattr(explanations, "smooth_grad", partial(explanations.smooth_grad, n_draws=2))
+    coarse = partial(explanations.integrated_gradients, n_steps=2)
+    monkeypatch.setattr(explanations, "integrated_gradients", coarse)
     miniature = Miniature(yaml.safe_load(file.read_text()))
     for name in miniature.datasets:
         write_miniature(name, tmp_path / "data")

@@ -109,7 +109,7 @@ def perturb(
         cells = _circles(probability, images, null, settings)
         cells = _optimise(probability, images, null, cells, spread=spread, settings=settings, seed=seed)
         with torch.no_grad():
-            masks = _along_both(spread, cells)
+            masks = _along_both(spread, cells).clamp(0, 1)  # the weights of a blur add up to 1 ± 1e-7
             scores = [probability(x) for x in (images.clone(), null.clone(), _blend(masks, images, null))]
     return Perturbation(as_array(masks[:, 0]), *(as_array(of_images) for of_images in scores))
 
