@@ -19,6 +19,7 @@ from tests.test_together import run as run_together
 from tests.test_trial import equal, final_weights, find, finish, start
 from trainables.determinism import set_determinism
 from trainables.identity import trial_id
+from trainables.placement import set_gpu_share
 from trainables.record import Store, open_store
 from trainables.spec import RunOptions
 from trainables.training import Training
@@ -30,6 +31,7 @@ DETERMINISTIC = RunOptions(is_deterministic=True)
 def as_torch_is_by_itself() -> Iterator[None]:
     yield
     set_determinism(False)
+    set_gpu_share(1.0)
 
 
 def scatter_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +112,9 @@ def test_gpus_are_fast_in_their_own_ways() -> None:
     deterministic = Place("H200", 0, is_deterministic=True)
     on_gpu = {"hardware": "H200", "is_gpu": True}
     probes = [
-        probed(**on_gpu, train_s=0.1),
-        probed(**on_gpu, train_s=0.2, is_deterministic=True),
+        probed(**on_gpu, train_s=0.1, gpu_share=1.0),
+        probed(**on_gpu, train_s=0.2, gpu_share=1.0, is_deterministic=True),
+        probed(**on_gpu, train_s=0.4, gpu_share=None),  # of before shares were told apart
         probed(**on_gpu, train_s=0.3, gpu_share=0.25),
     ]
     spent = replace(SPENT, gpu_share=0.5)

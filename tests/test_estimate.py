@@ -217,7 +217,7 @@ def test_a_trial_that_needs_more_than_its_part_of_a_gpu_does_not_fit(measured: M
 
     assert [fits(1.0), fits(2.0), fits(0.75)] == [True, True, False]
     assert make(plan_of(trial("a", seed=0)), measured).trials["a"].fits
-    full = probed(hardware="A10G", is_gpu=True, train_s=None, score_s=None, overhead_s=None)
+    full = probed(hardware="A10G", is_gpu=True, gpu_share=1.0, train_s=None, score_s=None, overhead_s=None)
     made = make(plan_of(trial("a", resources=Resources(1, 1), seed=0)), Measurements([], [full]))
     assert not made.trials["a"].fits
 
@@ -289,6 +289,13 @@ def test_a_trial_that_is_decided_on_later_is_measured_as_the_others_are(
     plan, later = plan_of(trial("lone", seed=0)), plan_of(trial("later", seed=1))
     found = Priorities(make(plan, known), lambda entry: make(later, known).trials[entry.trial_id])
     assert found.of(later.entries[0]) == found.of(plan.entries[0]) > 0
+
+
+def test_a_later_trial_that_nobody_knows_is_neither_held_back_nor_preferred(measured: Measurements) -> None:
+    plan = plan_of(*(trial(f"t{k}", seed=k) for k in range(3)))
+    unknown = make(plan_of(trial("later", seed=9)), Measurements()).trials["later"]
+    found = Priorities(make(plan, measured), lambda entry: unknown)
+    assert found.of(plan_of(trial("later", seed=9)).entries[0]) == pytest.approx(SECONDS)
 
 
 def _sizes() -> SizesProbe:

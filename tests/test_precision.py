@@ -12,7 +12,7 @@ from trainables.precision import computing
 from trainables.seeding import seeded
 from trainables.spec import Precision
 from trainables.stack import Stack
-from trainables.training import Training
+from trainables.training import Training, memory_format_of
 
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
@@ -68,6 +68,13 @@ def test_on_a_processor_tf32_is_float32() -> None:
         weights.append(torch.cat([p.detach().flatten() for p in one.network.module.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_only_true_float32_on_gpus_is_not_channels_last(precision: Precision) -> None:
+    assert memory_format_of(precision, CPU) == torch.channels_last
+    plain = memory_format_of(precision, torch.device("cuda")) == torch.contiguous_format
+    assert plain is (precision == "float32")
 
 
 def test_only_bfloat16_is_autocast() -> None:

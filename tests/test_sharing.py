@@ -129,10 +129,29 @@ def test_a_probe_that_knows_no_memory_measures_one_trial_first_and_then_all_at_t
         return Probed(speeds=(speed,), stacks=(), sizes=(), notices=())
 
     monkeypatch.setattr("study.cost.probe.probe_study", probe_study)
-    for _ in range(2):
-        probe_and_print(parse_study(TEXT), lambda *_: None)
-    at_their_shares = [("cbr_tiny", 0.125), ("resnet18", 0.3333)]
-    assert asked == [[("cbr_tiny", 1.0)], at_their_shares, at_their_shares]
+    only_one = TEXT.replace("{gpu: auto}", "{gpu: 0, by_architecture: {resnet18: {gpu: auto}}}")
+    for text in (only_one, TEXT):
+        probe_and_print(parse_study(text), lambda *_: None)
+    assert asked == [
+        [("resnet18", 1.0)],
+        [("cbr_tiny", 0), ("resnet18", 0.3333)],
+        [("cbr_tiny", 0.125), ("resnet18", 0.3333)],
+    ]
+
+
+def test_a_probe_that_finds_no_memory_measures_whole_gpus(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n_asked: list[int] = []
+
+    def probe_study(study: Study, plan: Plan, *, store: Store, report: object) -> Probed:
+        n_asked.append(len(plan.entries))
+        return Probed(speeds=(), stacks=(), sizes=(), notices=("resnet18: cannot be measured: why",))
+
+    monkeypatch.setattr("study.cost.probe.probe_study", probe_study)
+    probe_and_print(parse_study(TEXT), lambda *_: None)
+    assert n_asked == [1, 2]
+    assert capsys.readouterr().err.count("note: resnet18: cannot be measured: why") == 2
 
 
 @pytest.mark.parametrize(

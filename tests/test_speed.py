@@ -174,7 +174,13 @@ def test_sizes_of_splits_are_learned_from_records_and_probes_whatever_the_size_o
 
 def test_what_did_not_fit_a_gpu_is_told_of_that_gpu() -> None:
     full = probed(
-        hardware="A10G", is_gpu=True, train_s=None, score_s=None, overhead_s=None, gpu_memory_gb=23.0
+        hardware="A10G",
+        is_gpu=True,
+        gpu_share=1.0,
+        train_s=None,
+        score_s=None,
+        overhead_s=None,
+        gpu_memory_gb=23.0,
     )
     measured = Measurements([], [full])
     assert measured.did_not_fit(tiny_trial(), GPU)

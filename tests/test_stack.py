@@ -244,7 +244,9 @@ def test_batch_norms_of_a_stack_can_follow_convolutions_in_half_precision() -> N
         ) -> torch.Tensor:
             return functional_call(layer, {**weights, **fixed}, (inputs,))
 
-        return torch.vmap(one)(images, parameters, buffers).square().sum()
+        normed = torch.vmap(one)(images, parameters, buffers)
+        assert normed.dtype == torch.bfloat16, "as of a network alone"
+        return normed.float().square().sum()
 
     with pytest.raises(RuntimeError, match=r"BFloat16.*Float"):
         torch.autograd.grad(loss(), list(parameters.values()))

@@ -4,14 +4,16 @@ On processors all that networks here are made of is such. On GPUs torch takes fa
 threads add up in whatever order they come: two trainings then differ in the last digits, and soon in more.
 """
 
+import os
+
 import torch
 
 
 def set_determinism(is_wanted: bool) -> None:
-    """Let torch use such kernels only, until the next call; what has none raises RuntimeError then.
-
-    Of torch below 2.10, matrix products on GPUs raise it, too, unless `CUBLAS_WORKSPACE_CONFIG` is set.
-    """
+    """Let torch use such kernels only, until the next call; what has none raises RuntimeError then."""
+    if is_wanted:
+        # Without it torch of 2025 refuses matrix products on GPUs; later ones see to their memory themselves.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Only a mistaken kernel reads memory before it is written, and filling all of it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(is_wanted)

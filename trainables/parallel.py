@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from trainables.batch_norm import BATCH_NORMS, BatchNorm
 from trainables.batches import Drawn
+from trainables.determinism import is_refused
 from trainables.devices import to_device
 from trainables.errors import SpecError
 from trainables.spec import TrialSpec
@@ -67,7 +68,11 @@ class ParallelTraining(Training):
         self._helpers = Helpers(
             spec, data_root=data_root, processes=processes, device=self.device, may_fill=self.may_fill
         )
-        self._part = Part(self, rank=0, processes=processes)
+        try:
+            self._part = Part(self, rank=0, processes=processes)
+        except BaseException:
+            self._helpers.close()
+            raise
 
     def close(self) -> None:
         """End the helpers."""
@@ -80,7 +85,8 @@ class ParallelTraining(Training):
             self._helpers.take_step(self.step, drawn.chosen, micro_batch_size=self.micro_batch_size)
             return self._part.take(drawn)
         except RuntimeError as error:
-            if (ended := self._helpers.ended()) is None:
+            # What torch refuses, it refuses to all: no helper was lost.
+            if is_refused(error) or (ended := self._helpers.ended()) is None:
                 raise
             raise LostHelperError(_LOST.format(code=ended)) from error
 
@@ -158,9 +164,13 @@ class Helpers:
             "processes": processes,
         }
         self._processes = [_start(json.dumps({**told, "rank": rank})) for rank in range(1, processes)]
-        if device.type == "cuda":
-            self.end_when_one_is_lost()
-        join(meeting, rank=0, processes=processes, device=device)
+        try:
+            if device.type == "cuda":
+                self.end_when_one_is_lost()
+            join(meeting, rank=0, processes=processes, device=device)
+        except BaseException:
+            self._end()
+            raise
 
     def take_step(self, step: int, chosen: np.ndarray, *, micro_batch_size: int) -> None:
         """Let them take their part of a step.
@@ -198,13 +208,19 @@ class Helpers:
     def close(self) -> None:
         """Let them leave, and wait until they have."""
         self._is_leaving = True
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # what they take part in ends while they are there
+        try:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # what they take part in ends while they are there
+        finally:
+            self._end()
+        _leave(self._device)
+
+    def _end(self) -> None:
+        self._is_leaving = True
         for process in self._processes:
             if process.stdin is not None:
                 with suppress(BrokenPipeError):  # one that has died
                     process.stdin.close()
-        _leave(self._device)
         for process in self._processes:
             process.wait()
         self._folder.cleanup()

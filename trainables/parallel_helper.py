@@ -6,6 +6,7 @@ It ends when its input does, also in the middle of a step: then the first proces
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from trainables.architectures.stages import build_network
 from trainables.batches import Drawn
 from trainables.datasets.loading import cached_dataset
-from trainables.determinism import set_determinism
+from trainables.determinism import is_refused, set_determinism
 from trainables.freezing import set_training_mode
 from trainables.parallel import Part, join
 from trainables.seeding import seed_generator_of
@@ -26,6 +27,9 @@ from trainables.training import Training
 
 def main() -> None:
     """Take part in steps until the input ends."""
+    # What is sent to the group is for the first process to act on: its end is that of the input.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(told,), daemon=True).start()
     begin = json.loads(told.get())
@@ -45,7 +49,12 @@ def main() -> None:
         training.micro_batch_size = step["micro_batch_size"]
         # Every process drops out other units of its images.
         seed_generator_of(device, spec.seed, "dropout", step["step"], rank)
-        part.take(Drawn(np.array(step["chosen"]), training.batches.changes(step["step"])))
+        try:
+            part.take(Drawn(np.array(step["chosen"]), training.batches.changes(step["step"])))
+        except RuntimeError as error:
+            if not is_refused(error):
+                raise
+            told.get()  # the first process has it, too, and says so; the input ends then
 
 
 def _listen(told: "queue.SimpleQueue[str]") -> None:

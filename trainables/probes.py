@@ -13,7 +13,8 @@ class SettingProbe:
         hardware: the GPU's name, or for a trial without one the processor's.
         threads: of the CPU.
         at_once: trials, or stacks of them, on the cluster at the same time.
-        gpu_share, is_compiled, is_deterministic: as the study file asked for.
+        gpu_share, is_compiled, is_deterministic: as the study file asked for; None of probes older than the
+            first of them.
     """
 
     setting: str
@@ -22,7 +23,7 @@ class SettingProbe:
     is_gpu: bool
     threads: int
     at_once: int
-    gpu_share: float = field(default=1.0, kw_only=True)
+    gpu_share: float | None = field(default=None, kw_only=True)
     is_compiled: bool = field(default=False, kw_only=True)
     is_deterministic: bool = field(default=False, kw_only=True)
 

@@ -48,5 +48,6 @@ def seed_generator_of(device: "torch.device", seed: int, *names: object) -> None
 
     of_device = torch.default_generator
     if device.type == "cuda":
-        of_device = torch.cuda.default_generators[device.index or torch.cuda.current_device()]
+        index = torch.cuda.current_device() if device.index is None else device.index
+        of_device = torch.cuda.default_generators[index]
     of_device.manual_seed(derive_seed(seed, *names))

@@ -455,7 +455,7 @@ class RunOptions(CheckpointOptions):
         device: `auto` takes the GPU when the trial was given one.
         threads: CPU threads of torch.
         processes: that share every batch of a trial, one per GPU.
-        gpu_share: the part of each GPU that is meant for the trial; nothing enforces it, the record keeps it.
+        gpu_share: the part of each GPU that is meant for the trial; images take no more than theirs of it.
         is_compiled: the passes of the training are compiled, if they can be.
         is_deterministic: only kernels that give the same bits every time are used.
         rungs: images seen; the first evaluation at or after each is reported at once, its state committed,

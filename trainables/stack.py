@@ -8,7 +8,8 @@ so that it can be evaluated and saved as if it trained alone.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -185,10 +186,17 @@ class Stack:
 
 
 def give_batch_norms_float32(module: nn.Module) -> None:
-    """Let batch norms have their inputs in the precision of their statistics, which under vmap they need."""
+    """Let batch norms have their inputs in the precision of their statistics, which under vmap they need.
+
+    What they return is in that of what they were given, as without vmap.
+    """
     for layer in module.modules():
         if isinstance(layer, BATCH_NORMS):
-            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
+            layer.forward = partial(_in_float32, layer.forward)  # type: ignore[method-assign]
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    return forward(inputs.float()).to(inputs.dtype)
 
 
 def _row(tensors: Iterable[Tensor]) -> Tensor:

@@ -66,25 +66,26 @@ class StackedOptimizer:
             unpack_optimizer(optimizer, {**tensors, **steps}, plain)
 
     def _step_sgd(self, gradient: Tensor, rates: Sequence[float]) -> None:
+        minus_rates = self._column([-rate for rate in rates])
         if self._slots:
             momenta, buffer = [group["momentum"] for group in self._groups], self._slots["momentum_buffer"]
             momentum = self._column(momenta)
             buffer.mul_(momentum).add_(gradient)
             gradient = gradient.addcmul_(buffer, momentum) if self._groups[0]["nesterov"] else buffer
-        self._weights.addcmul_(gradient, self._column([-rate for rate in rates]))
+        self._weights.addcmul_(gradient, minus_rates)
 
     def _step_adam(self, gradient: Tensor, rates: Sequence[float]) -> None:
-        # Before anything is changed, since there may be no room for it; nothing more is needed below.
+        # All memory before anything is changed, since there may be no room for it.
         scratch = torch.empty_like(gradient)
-        for step in self._steps:
-            step += 1
         numbers = [
-            _adam_numbers(group, rate, int(step))
+            _adam_numbers(group, rate, int(step) + 1)
             for group, rate, step in zip(self._groups, rates, self._steps, strict=True)
         ]
         new1, keep2, new2, of_root, epsilon, size = (
             self._column(column) for column in zip(*numbers, strict=True)
         )
+        for step in self._steps:
+            step += 1
         first, second = self._slots["exp_avg"], self._slots["exp_avg_sq"]
         first.lerp_(gradient, new1)
         second.mul_(keep2).addcmul_(gradient.square_(), new2)

@@ -143,8 +143,10 @@ def trial_to_drive(
     else:
         yield trial.progress("finished")
     finally:
-        trial.close()
-        record.close()
+        try:
+            trial.close()
+        finally:
+            record.close()
 
 
 def _has_spoiled_the_process(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from study.cost.foresight import expect, measurements_of, shared_gpus
 from study.cost.screens import cost_content, print_cost, print_probes
 from study.cost.setting import setting_of
 from study.cost.speed import Measurements
+from study.grid import PlannedTrial
 from study.plan import Plan, make_plan, plan_rows
 from study.screens import plain_console, print_plan
 from study.sections import Study
@@ -85,29 +86,38 @@ def probe_and_print(study: Study, report: "Report") -> None:
     measured = measurements_of(store)
     if study.resources.wants_shares and not measured.gpu_memory_gb:
         # How many trials share a GPU decides how fast they are, and its memory how many share it.
-        _probe(study, store, report, only_first=True)
+        _probe(study, store, report, only_first_on_gpu=True)
         measured = measurements_of(store)
-    found = _probe(shared_gpus(study, measured), store, report)
-    for notice in found.notices:
-        click.echo(f"note: {notice}", err=True)
+    found = _probe(shared_gpus(study, measured) if measured.gpu_memory_gb else study, store, report)
     print_probes(found.speeds, found.stacks, plain_console())
 
 
-def _probe(study: Study, store: "Store", report: "Report", *, only_first: bool = False) -> "Probed":
-    """Measure the open trials of a study, or only the first that can be, and keep what is found."""
+def _probe(study: Study, store: "Store", report: "Report", *, only_first_on_gpu: bool = False) -> "Probed":
+    """Measure the open trials of a study, or only the first that needs a GPU, and keep what is found."""
     from study.cost.probe import probe_study
     from trainables.record import RecordReader
     from trainables.record.probes import write_probes
 
     reader = RecordReader(store)
     plan = make_plan(study, reader.trials(), histories=reader.histories)
-    if only_first:
-        trained = [e for e in plan.entries if setting_of(e.trial.spec) is not None and e.state not in CLOSED]
-        searches = () if trained else plan.searches[:1]
-        plan = replace(plan, entries=tuple(trained[:1]), searches=searches)
+    if only_first_on_gpu:
+        plan = _first_on_gpu(plan)
     found = probe_study(study, plan, store=store, report=report)
     write_probes(store, [*found.sizes, *found.speeds, *found.stacks])
+    for notice in found.notices:
+        click.echo(f"note: {notice}", err=True)
     return found
+
+
+def _first_on_gpu(plan: Plan) -> Plan:
+    """Return what is left of a plan with one of the open trials that need a GPU, and can be measured."""
+    of_entries = [entry for entry in plan.entries if entry.state not in CLOSED and _is_measured(entry.trial)]
+    of_searches = [s for s in plan.searches if not s.is_decided and _is_measured(s.cell.as_written())]
+    return replace(plan, entries=tuple(of_entries[:1]), searches=() if of_entries else tuple(of_searches[:1]))
+
+
+def _is_measured(trial: PlannedTrial) -> bool:
+    return trial.resources.gpu > 0 and setting_of(trial.spec) is not None
 
 
 def keep_wall_time_of(display: "StudyDisplay", study: str, store: "Store") -> None:

@@ -1,6 +1,7 @@
 """Which trial should go first: the one with the longest chain behind it."""
 
 from collections.abc import Callable, Mapping
+from statistics import median
 
 from study.cost.estimate import Estimate, TrialCost
 from study.plan import PlanEntry
@@ -21,12 +22,15 @@ class Priorities:
     def __init__(self, expected: Estimate, cost_of: Callable[[PlanEntry], TrialCost]) -> None:
         self._measure, lengths = _lengths(expected.open_trials)
         self._found = remaining_seconds(lengths, expected.parents)
+        self._middle = median(self._found.values()) if self._found else 0.0
         self._cost_of = cost_of
 
     def of(self, entry: PlanEntry) -> float:
-        """Return the length; 0 if nothing is known of a trial that was decided on later."""
+        """Return the length; the median of the others for one that was decided on later and is not known."""
         if entry.trial_id not in self._found:
-            self._found[entry.trial_id] = self._measure(self._cost_of(entry)) or 0.0
+            length = self._measure(self._cost_of(entry))
+            # One that nobody knows is neither held back nor preferred.
+            self._found[entry.trial_id] = self._middle if length is None else length
         return self._found[entry.trial_id]
 
 

@@ -33,14 +33,15 @@ class Place:
         threads: of the CPU, for a trial without a GPU; 0 with one.
         is_compiled: its networks are, there.
         is_deterministic: its kernels are; without a GPU they always are.
-        gpu_share: how much of a GPU a trial gets beside others.
+        gpu_share: how much of a GPU a trial gets beside others; None where that is not known, which is no
+            place that any trial will run at.
     """
 
     hardware: str
     threads: int
     is_compiled: bool = False
     is_deterministic: bool = False
-    gpu_share: float = 1.0
+    gpu_share: float | None = 1.0
 
 
 class Ways(Protocol):
@@ -53,7 +54,7 @@ class Ways(Protocol):
     @property
     def is_deterministic(self) -> bool: ...
     @property
-    def gpu_share(self) -> float: ...
+    def gpu_share(self) -> float | None: ...
 
 
 def place_of(hardware: str, ways: Ways, *, is_gpu: bool) -> Place:

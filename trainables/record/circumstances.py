@@ -24,7 +24,8 @@ class Spent:
         processes: that shared its batches.
         is_compiled: its network was to be (`trainables.compiling`); the seconds of that are left out.
         is_deterministic: only kernels that give the same bits every time were used.
-        gpu_share: the part of each GPU that was meant for it, beside others; 1 without a GPU.
+        gpu_share: the part of each GPU that was meant for it, beside others; 1 without a GPU, None of records
+            older than this field.
     """
 
     images_trained: int
@@ -40,7 +41,7 @@ class Spent:
     processes: int = 1
     is_compiled: bool = False
     is_deterministic: bool = False
-    gpu_share: float = 1.0
+    gpu_share: float | None = None
 
     def to_tag(self) -> str:
         """Return it as text."""
@@ -88,7 +89,7 @@ def _spent(text: str | None) -> Spent | None:
     try:
         content = json.loads(text)
         spent = Spent(**content)
-        numbers = asdict(spent).values()
+        numbers = [n for name, n in asdict(spent).items() if name != "gpu_share" or n is not None]
         is_sound = all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers)
     except (ValueError, TypeError, RecursionError):
         return None
