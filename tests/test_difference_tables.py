@@ -258,6 +258,20 @@ def test_differences_are_drawn_in_order_filled_where_resolved(tmp_path, monkeypa
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize("n_panels", [1, 3, 7])
+def test_long_names_have_room(n_panels, tmp_path):
+    data = compared(cells(lifted(0.03))).data
+    row = data.iloc[[0]].assign(difference=0.01, low=0.0, high=0.02)
+    name = "pretrained on chestmnist (multilabel, 28 px), trains first_last {}"
+    rows = [
+        row.assign(init=name.format(k), setting=f"resnet18 · bloodmnist {panel}")
+        for panel in range(n_panels)
+        for k in range(2)
+    ]
+    # A layout that does not fit is a warning, and so an error here.
+    assert draw_differences(pd.concat(rows), inits=[], folder=tmp_path) is not None
+
+
 def test_figures_are_saved_and_absent_where_there_is_nothing_to_show(tmp_path):
     data = compared(cells(lifted(0.03))).data
     drawn = draw_differences(data, inits=["random", "pretrained"], folder=tmp_path)

@@ -29,6 +29,10 @@ COLOURS = "magma"
 # What all cells of a figure may hold together; an SVG of pure noise stays below 300 kB.
 MOST_PIXELS = 64_000
 CELL_IN, LEVELS = 0.7, 64
+# How much lower a label reaches with every character, at 30 degrees.
+LABEL_CHARACTER_IN = 0.04
+# Of what is written beside an image.
+LINE_IN = 0.12
 # Of the panel of the images: one for the image, the others for what is written beside it.
 IMAGE_COLUMNS = 3
 OTHER_IMAGE = "another image"
@@ -53,7 +57,7 @@ def draw_explanations(
     n_blank, title = 0, _titled("What the networks look at", setting)
     with panels(len(explained.maps) + 1, title=title) as (figure, axes):
         n_panels, n_columns = len(explained.maps) + 1, max(len(inits), IMAGE_COLUMNS)
-        _fit_size(figure, n_panels=n_panels, n_rows=n_images, n_columns=n_columns)
+        _fit_size(figure, n_panels=n_panels, n_rows=n_images, n_columns=n_columns, labels=inits)
         _draw_images(axes[0, 0], grey, explained)
         for axis, (method, by_init) in zip(axes[1:, 0], explained.maps.items(), strict=True):
             columns = []
@@ -227,10 +231,18 @@ def _draw_mosaic(axis: Axes, cells: np.ndarray, columns: Sequence[str]) -> None:
     axis.set_yticks(np.arange(n_rows) + 0.5, [str(row + 1) for row in range(n_rows)])
 
 
-def _fit_size(figure: Figure, *, n_panels: int, n_rows: int, n_columns: int) -> None:
-    """Give every cell of every panel the same room, and titles and ticks theirs."""
+def _fit_size(
+    figure: Figure, *, n_panels: int, n_rows: int, n_columns: int, labels: Sequence[str] = ()
+) -> None:
+    """Give every cell of every panel the same room, and titles and ticks theirs.
+
+    Args:
+        labels: written aslant below each panel, and beside each image below each other.
+    """
     width = min(MOST_COLUMNS, n_panels) * (n_columns * CELL_IN + 0.5) + 0.3
-    figure.set_size_inches(max(width, 5.0), -(-n_panels // MOST_COLUMNS) * (n_rows * CELL_IN + 1.0) + 1.1)
+    below = LABEL_CHARACTER_IN * max(map(len, labels), default=0)
+    height = n_rows * max(CELL_IN, LINE_IN * (1 + len(labels))) + 1.0 + below
+    figure.set_size_inches(max(width, 5.0), -(-n_panels // MOST_COLUMNS) * height + 1.1)
 
 
 def _cell_px(native_px: int, n_cells: int) -> int:

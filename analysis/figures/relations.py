@@ -1,6 +1,6 @@
 """Figures of what goes with good transfer: sources, differences to the baseline, effects of factors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from analysis.tables.relations import WITH, WITHOUT, correlation_text
 from analysis.tables.table import METRIC_NAMES
 
 ROW_HEIGHT_IN = 0.26
+# Of a panel without its labels, and of a character of these.
+LEAST_WIDTH_IN, CHARACTER_IN = 2.2, 0.075
 MOST_NAMED_POINTS = 20
 
 
@@ -78,7 +80,7 @@ def draw_differences(differences: pd.DataFrame, *, inits: Sequence[str], folder:
     styles = line_styles([*inits, *(set(known["init"]) - set(inits))])
     by_panel = list(known.groupby("setting", sort=False))
     with panels(len(by_panel), title=title) as (figure, axes):
-        _give_height(figure, len(by_panel), max(len(group) for _, group in by_panel))
+        _give_room(figure, max(len(group) for _, group in by_panel), labels=map(str, known["init"]))
         for axis, (panel, group) in zip(axes[:, 0], by_panel, strict=True):
             ordered = group.sort_values("difference", kind="stable")
             for y, row in enumerate(ordered.to_dict("records")):
@@ -112,7 +114,7 @@ def draw_effects(effects: pd.DataFrame, *, folder: Path) -> DrawnFigure | None:
     by_factor = list(known.groupby("factor", sort=False))
     style = LineStyle("#0072B2", "s", "-")
     with panels(len(by_factor), title=title) as (figure, axes):
-        _give_height(figure, len(by_factor), max(len(group) for _, group in by_factor))
+        _give_room(figure, max(len(group) for _, group in by_factor), labels=map(str, known["level"]))
         for axis, (factor, group) in zip(axes[:, 0], by_factor, strict=True):
             ordered = group.sort_values("effect", kind="stable")
             for y, row in enumerate(ordered.to_dict("records")):
@@ -180,9 +182,10 @@ def _forest_axis(axis: Axes, labels: Sequence[str], quantity: str) -> None:
     axis.set_xlabel(quantity)
 
 
-def _give_height(figure: Figure, n_panels: int, n_rows: int) -> None:
-    """Make panels high enough for their rows; labels on the left need a panel's width too."""
+def _give_room(figure: Figure, n_rows: int, *, labels: Iterable[str]) -> None:
+    """Make panels high enough for their rows, and wide enough for what is written left of them."""
     grid = figure.axes[0].get_subplotspec().get_gridspec()  # type: ignore[union-attr]
     width, height = figure.get_size_inches()
-    needed = grid.nrows * (n_rows * ROW_HEIGHT_IN + 1.1) + 0.9
-    figure.set_size_inches(width, max(height, needed))
+    high = grid.nrows * (n_rows * ROW_HEIGHT_IN + 1.1) + 0.9
+    wide = grid.ncols * (LEAST_WIDTH_IN + CHARACTER_IN * max(map(len, labels))) + 0.6
+    figure.set_size_inches(max(width, wide), max(height, high))

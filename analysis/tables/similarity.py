@@ -68,6 +68,7 @@ def stage_map_table(similarity: pd.DataFrame) -> Table:
     note = "One pair of networks of each kind: the first seeds. Positions are drawn on the smallest map."
     display = pd.DataFrame(shown).rename(columns={"init_x": "init", "init_y": "init of the other",
         "seed_x": "seed", "seed_y": "seed of the other", "stage_y": "stage of the other"})  # fmt: skip
+    display = display.astype(object).where(display.notna(), ABSENT)  # not every measure could be taken
     return Table("stage_maps", "Every stage with every stage", note, data.reset_index(drop=True), display)
 
 
