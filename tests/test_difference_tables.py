@@ -262,7 +262,7 @@ def test_differences_are_drawn_in_order_filled_where_resolved(tmp_path, monkeypa
 def test_long_names_have_room(n_panels, tmp_path):
     data = compared(cells(lifted(0.03))).data
     row = data.iloc[[0]].assign(difference=0.01, low=0.0, high=0.02)
-    name = "pretrained on chestmnist (multilabel, 28 px), trains first_last {}"
+    name = "pretrained (source=ham10000 from torchvision/VGG16_Weights.IMAGENET1K_V1) {}"
     rows = [
         row.assign(init=name.format(k), setting=f"resnet18 · bloodmnist {panel}")
         for panel in range(n_panels)

@@ -59,7 +59,8 @@ def explained(
 @pytest.mark.parametrize("n_methods", [1, 5])
 def test_long_names_have_room(n_inits: int, n_methods: int, tmp_path: Path) -> None:
     # A layout that does not fit is a warning, and so an error here.
-    inits = tuple(f"pretrained on cifar10, trains first_last {k}" for k in range(n_inits))
+    name = "pretrained (source=ham10000 from torchvision/VGG16_Weights.IMAGENET1K_V1), first_last {}"
+    inits = tuple(name.format(k) for k in range(n_inits))
     methods = ("gradient", "smooth_grad", "integrated_gradients", "grad_cam", "Meaningful perturbation")
     shown = explained(1, inits=inits, methods=methods[:n_methods])
     assert draw_explanations(shown, folder=tmp_path).svg.exists()

@@ -15,6 +15,7 @@ from PIL import Image
 from analysis.figures.style import (
     MOST_COLUMNS,
     DrawnFigure,
+    in_lines,
     line_styles,
     panels,
     save,
@@ -209,7 +210,8 @@ def _draw_images(axis: Axes, grey: np.ndarray, explained: ExplainedImages) -> No
     _draw_mosaic(axis, cells, [""])
     axis.set_xlim(0, IMAGE_COLUMNS)
     for row, label in enumerate(explained.labels):
-        lines = [f"is: {label}", *(f"{init}: {names[row]}" for init, names in explained.predicted.items())]
+        predicted = (in_lines(f"{init}: {names[row]}") for init, names in explained.predicted.items())
+        lines = [f"is: {label}", *predicted]
         axis.text(1.1, row + 0.5, "\n".join(lines), va="center", fontsize=7)
     set_panel_title(axis, "Images")
 
@@ -226,7 +228,8 @@ def _draw_mosaic(axis: Axes, cells: np.ndarray, columns: Sequence[str]) -> None:
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    axis.set_xticks(np.arange(n_columns) + 0.5, columns, rotation=0 if max(map(len, columns)) < 6 else 30)
+    slant = 0 if max(map(len, columns)) < 6 else 30
+    axis.set_xticks(np.arange(n_columns) + 0.5, [in_lines(column) for column in columns], rotation=slant)
     axis.set_anchor("W")
     axis.set_yticks(np.arange(n_rows) + 0.5, [str(row + 1) for row in range(n_rows)])
 
@@ -240,8 +243,10 @@ def _fit_size(
         labels: written aslant below each panel, and beside each image below each other.
     """
     width = min(MOST_COLUMNS, n_panels) * (n_columns * CELL_IN + 0.5) + 0.3
-    below = LABEL_CHARACTER_IN * max(map(len, labels), default=0)
-    height = n_rows * max(CELL_IN, LINE_IN * (1 + len(labels))) + 1.0 + below
+    broken = [in_lines(label).split("\n") for label in labels]
+    below = max((LABEL_CHARACTER_IN * len(lines[0]) + LINE_IN * len(lines) for lines in broken), default=0.0)
+    beside = LINE_IN * sum(1 + len(lines) for lines in broken)
+    height = n_rows * max(CELL_IN, beside) + 1.0 + below
     figure.set_size_inches(max(width, 5.0), -(-n_panels // MOST_COLUMNS) * height + 1.1)
 
 

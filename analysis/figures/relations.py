@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.style import (
+    NAME_CHARACTERS,
     DrawnFigure,
     LineStyle,
+    in_lines,
     line_styles,
     panels,
     save,
@@ -176,7 +178,7 @@ def _draw_interval(
 
 def _forest_axis(axis: Axes, labels: Sequence[str], quantity: str) -> None:
     axis.axvline(0, color="#333333", lw=1, ls=(0, (4, 3)), zorder=1)
-    axis.set_yticks(range(len(labels)), labels)
+    axis.set_yticks(range(len(labels)), [in_lines(label) for label in labels])
     axis.set_ylim(-0.6, len(labels) - 0.4)
     axis.locator_params(axis="x", nbins=5)
     axis.set_xlabel(quantity)
@@ -187,5 +189,6 @@ def _give_room(figure: Figure, n_rows: int, *, labels: Iterable[str]) -> None:
     grid = figure.axes[0].get_subplotspec().get_gridspec()  # type: ignore[union-attr]
     width, height = figure.get_size_inches()
     high = grid.nrows * (n_rows * ROW_HEIGHT_IN + 1.1) + 0.9
-    wide = grid.ncols * (LEAST_WIDTH_IN + CHARACTER_IN * max(map(len, labels))) + 0.6
+    characters = min(NAME_CHARACTERS, max(map(len, labels)))
+    wide = grid.ncols * (LEAST_WIDTH_IN + CHARACTER_IN * characters) + 0.6
     figure.set_size_inches(max(width, wide), max(height, high))

@@ -34,6 +34,7 @@ _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.
 
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN, MOST_COLUMNS = 3.9, 3.1, 3
 TITLE_CHARACTERS_PER_IN, LEGEND_ENTRY_WIDTH_IN = 9.5, 1.8
+NAME_CHARACTERS = 28
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -133,6 +134,11 @@ def set_panel_title(axis: Axes, title: str) -> None:
     assert isinstance(figure, Figure), "a panel is part of a figure"
     width = figure.get_figwidth() / spec.get_gridspec().ncols
     axis.set_title(textwrap.fill(title, int(width * TITLE_CHARACTERS_PER_IN)))
+
+
+def in_lines(name: str) -> str:
+    """Break a name that would leave its panel no room into lines; weights are named by their whole origin."""
+    return textwrap.fill(name, NAME_CHARACTERS)
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:

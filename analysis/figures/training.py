@@ -11,6 +11,7 @@ from analysis.convergence import Arrival, Threshold, kaplan_meier_median
 from analysis.figures.style import (
     DrawnFigure,
     LineStyle,
+    in_lines,
     line_styles,
     log_step_values,
     log_steps,
@@ -100,7 +101,7 @@ def draw_scores(
                 axis.plot(values, places, ls="", marker=style.marker, color=style.colour, alpha=0.7)
                 axis.plot([summary.low, summary.high], [place] * 2, color="#444444", lw=1.2)
                 axis.plot(summary.mean, place, marker="|", ms=13, mew=2, color="#444444")
-            axis.set_yticks(range(len(present)), present)
+            axis.set_yticks(range(len(present)), [in_lines(init) for init in present])
             axis.invert_yaxis()
             axis.set(xlabel=name)
             set_panel_title(axis, str(setting))
