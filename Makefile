@@ -19,7 +19,7 @@ demo: $(VENV)/ready  ## run the demo study and make its report (no data, no serv
 	$(BIN)/transfusion run configs/demo.yaml
 	$(BIN)/transfusion analyze demo
 
-test: $(VENV)/ready  ## the default tests, 15 minutes on two cores
+test: $(VENV)/ready  ## the default tests, 12 minutes on two cores
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-configs: $(VENV)/ready  ## every configuration end to end, on miniatures of its data
